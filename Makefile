@@ -1,0 +1,29 @@
+# make ablation: the soft-label ablation on embedded data.  make test: the test suite.  Both install into .venv first.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: ablation test check benchmark clean
+
+ablation: .venv/installed
+	$(BIN)/python -m siamray.sweep ablation=soft_labels
+
+test: check
+	$(BIN)/python -m pytest
+
+check: .venv/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+benchmark: .venv/installed
+	$(BIN)/python -m pytest tests/benchmarks --benchmark-only -s
+
+.venv/installed: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $@
+
+clean:
+	rm -rf .venv build dist results runs

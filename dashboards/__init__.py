@@ -1,0 +1,1 @@
+"""Reviewing what a sweep left on disk: results in, pictures and pages out."""

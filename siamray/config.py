@@ -1,0 +1,363 @@
+"""Every option of siamray, once: its name, type, default with its reason, and what it may be."""
+
+from dataclasses import dataclass, field
+from typing import Any, Dict, List, Optional
+
+from omegaconf import MISSING
+
+
+def option(
+    default: Any,
+    meaning: str,
+    *,
+    choices: tuple[str, ...] | None = None,
+    low: float | None = None,
+    high: float | None = None,
+) -> Any:
+    """Declares one option of a configuration dataclass.
+
+    Args:
+        default: the default value; lists and dictionaries are copied for every instance.
+        meaning: one line for ``--help``: what it is, its unit, and the reason of the default.
+        choices: the allowed words, where it is a word out of a list.
+        low: the least allowed number.
+        high: the greatest allowed number.
+    """
+    metadata = {"meaning": meaning, "choices": choices, "low": low, "high": high}
+    if isinstance(default, (list, dict)):
+        return field(default_factory=lambda: type(default)(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+@dataclass
+class PhantomConfig:
+    """The generated women of data=phantom."""
+
+    women: int = option(96, "number of generated women; 96 leaves 24 test women and prepares in a minute", low=4)
+    lesion_share: float = option(
+        0.5, "share of the women who have a lesion, in one breast; half, so that few women suffice", low=0, high=1
+    )
+    height_pixels: int = option(640, "rows of a generated image", low=128, high=4096)
+    width_pixels: int = option(512, "columns of a generated image", low=128, high=4096)
+    spacing_mm: float = option(0.3, "pixel spacing of a generated image in mm", low=0.05, high=2)
+    contrast: float = option(
+        1.0, "strength of the lesions; at 1 an untrained encoder does not solve the task", low=0, high=10
+    )
+    asymmetry: float = option(
+        1.0, "strength of what normally differs between the sides: texture details, position, compression", low=0
+    )
+    seed: int = option(0, "seed of the generator: other women for another seed", low=0)
+
+
+@dataclass
+class DataConfig:
+    """Where the exams come from, and which women are kept for testing."""
+
+    source: str = option(MISSING, "name of the source module in siamray/data/sources", choices=("phantom", "mias"))
+    root: Optional[str] = option(None, "folder of the data set; null lets data=phantom use the cache folder")
+    folds: int = option(4, "number of folds the women are dealt into; one is the test fold, the next validation", low=3)
+    fold: int = option(0, "which fold is the test fold, counted from 0", low=0)
+    split_seed: int = option(
+        0, "seed of the dealing of women into folds; fixed, so that all trials test the same women"
+    )
+    phantom: PhantomConfig = field(default_factory=PhantomConfig)
+
+
+@dataclass
+class RegistrationConfig:
+    """How the right image is brought onto the left one."""
+
+    kind: str = option(
+        "affine",
+        "none (chest walls aligned), centroid, affine or bspline; affine, as bspline can warp a lesion away",
+        choices=("none", "centroid", "affine", "bspline"),
+    )
+    working_spacing_mm: float = option(1.6, "pixel spacing at which the transform is sought, in mm", low=0.1, high=10)
+    smoothing_mm: float = option(3.0, "Gaussian smoothing before the search, in mm: lesions must not steer it", low=0)
+    iterations: int = option(60, "iterations at most per resolution level", low=1)
+    bspline_mesh_mm: float = option(40.0, "distance of the B-spline control points in mm; below 20 lesions warp", low=5)
+    minimum_overlap: float = option(
+        0.5, "Dice overlap of the two breast masks below which a pair is left out as not registered", low=0, high=1
+    )
+
+
+@dataclass
+class PreparationConfig:
+    """What prepare does to an exam; a change means another store."""
+
+    spacing_mm: float = option(
+        0.4, "pixel spacing of the store in mm; 0.4 shows masses and clusters and keeps an image under 1 MB", low=0.02
+    )
+    margin_mm: float = option(4.0, "margin kept around the breast when cropping, in mm", low=0)
+    minimum_breast_share: float = option(
+        0.02, "share of the image that the breast mask must cover, else the image is left out", low=0, high=1
+    )
+    registration: RegistrationConfig = field(default_factory=RegistrationConfig)
+    chunk_pixels: int = option(128, "edge of the store's chunks in pixels; two patches wide reads fastest", low=16)
+    cpus: int = option(0, "processors used for preparing; 0 = all of them", low=0)
+
+
+@dataclass
+class AugmentationConfig:
+    """Random changes of a pair: geometry jointly for both sides, intensity for each side on its own."""
+
+    flip: bool = option(True, "mirror both patches up-down and left-right, each with probability 1/2")
+    rotation_degrees: float = option(15.0, "greatest rotation, in degrees", low=0, high=180)
+    crop_scale: float = option(
+        0.6, "least side of the crop as a share of the patch; crops moved the score most on mini-MIAS", low=0.1, high=1
+    )
+    shift_share: float = option(0.1, "greatest shift as a share of the patch side", low=0, high=0.5)
+    brightness: float = option(0.3, "greatest shift of brightness, in standard deviations of the tissue", low=0)
+    contrast: float = option(0.3, "greatest relative change of contrast", low=0, high=1)
+    noise: float = option(0.05, "standard deviation of added noise, in standard deviations of the tissue", low=0)
+
+
+@dataclass
+class PairsConfig:
+    """How patch pairs are cut from the store."""
+
+    patch_pixels: int = option(64, "patch side in store pixels, unless patch_mm is given; 64 at 0.4 mm = 26 mm", low=16)
+    patch_mm: Optional[float] = option(None, "patch side in mm; overrides patch_pixels", low=1)
+    placement: str = option(
+        "grid", "grid (every stride) or sampled (at random in the tissue)", choices=("grid", "sampled")
+    )
+    stride_share: float = option(0.5, "stride of the grid as a share of the patch side", low=0.05, high=4)
+    per_exam_view: int = option(40, "pairs per exam and view when placement=sampled", low=1)
+    minimum_tissue: float = option(0.8, "share of tissue a patch must have on both sides", low=0, high=1)
+    normalization: str = option(
+        "image",
+        "image (mean and deviation of each image's tissue, as films differ in exposure) or pair (common to both sides)",
+        choices=("image", "pair"),
+    )
+    cache_mb: int = option(2048, "memory for decoded images in MB; beyond it windows are read from the store", low=0)
+    augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
+
+
+@dataclass
+class EncoderConfig:
+    """The network that turns a patch into features, and the projector behind it."""
+
+    backbone: str = option("resnet10t", "timm model; resnet10t trains on two cores")
+    weights: str = option(
+        "random",
+        "random, or imagenet (timm downloads them: the only download siamray makes)",
+        choices=("random", "imagenet"),
+    )
+    folder: Optional[str] = option(None, "folder of an exported encoder to start from (written encoder=DIR for short)")
+    projector_hidden: int = option(256, "width of the projector's hidden layer", low=1)
+    projector_features: int = option(64, "length of the projected embedding", low=1)
+
+
+@dataclass
+class MixtureConfig:
+    """The Gaussian mixture that turns pair distances into soft labels."""
+
+    components: int = option(2, "number of components; 2 = similar and different", low=2, high=5)
+    covariance: str = option(
+        "tied", "tied (one variance: posterior monotone by itself) or free (clamped monotone)", choices=("tied", "free")
+    )
+    starts: int = option(5, "seeded starts of the fit; the likeliest wins", low=1)
+    iterations: int = option(100, "iterations of the fit at most", low=1)
+    tolerance: float = option(1e-4, "gain of mean log likelihood at which the fit stops", low=0)
+    regularization: float = option(5e-4, "added to the variances of standardized distances; DivideMix's value", low=0)
+    minimum_separation: float = option(
+        2.0,
+        "Ashman's D between the top component and the rest below which no label is used (w=0); above 2 they are apart",
+        low=0,
+    )
+    sample: int = option(100_000, "distances the mixture is fitted to, drawn from all workers by seed", low=100)
+
+
+@dataclass
+class CrossRegularizationConfig:
+    """How the two networks hold each other."""
+
+    kind: str = option(
+        "symmetric_kl",
+        "symmetric_kl, distance_consistency, relational or none",
+        choices=("symmetric_kl", "distance_consistency", "relational", "none"),
+    )
+    weight: float = option(0.1, "its weight in the loss; 0.1 as in JoCoR", low=0)
+
+
+@dataclass
+class AntiCollapseConfig:
+    """What keeps the embeddings from falling into one point."""
+
+    kind: str = option(
+        "negatives",
+        "negatives (other pairs of the batch are pushed beyond the margin), variance_covariance (VICReg) or none",
+        choices=("negatives", "variance_covariance", "none"),
+    )
+    weight: float = option(1.0, "its weight in the loss", low=0)
+    covariance_weight: float = option(
+        0.04, "weight of the covariance term within variance_covariance; VICReg's 1/25", low=0
+    )
+
+
+@dataclass
+class PretrainingConfig:
+    """The method: labels, loss, the two networks, and their training."""
+
+    labels: str = option(
+        "mixture",
+        "mixture (posterior), hard (posterior above 0.5), rank (share of pairs with a smaller distance), "
+        "or none (all pairs similar)",
+        choices=("mixture", "hard", "rank", "none"),
+    )
+    partners: str = option(
+        "registered",
+        "registered, or shuffled (another woman's patch as partner: the negative control)",
+        choices=("registered", "shuffled"),
+    )
+    dual: bool = option(True, "train two networks side by side")
+    label_exchange: str = option(
+        "peer", "whose labels train a network: peer, self or mean", choices=("peer", "self", "mean")
+    )
+    embedding: str = option(
+        "unit", "unit (l2-normalised, distances in 0..2) or raw embeddings", choices=("unit", "raw")
+    )
+    margin: float = option(1.2, "margin m of the contrastive loss, in units of the embedding's distance", low=0)
+    warmup_epochs: int = option(2, "epochs with w=0 before labels are used", low=0)
+    expected_abnormal: float = option(
+        0.1, "expected share of abnormal pairs; labels=rank gives labels of this mean", low=0.001, high=0.5
+    )
+    mixture: MixtureConfig = field(default_factory=MixtureConfig)
+    cross_regularization: CrossRegularizationConfig = field(default_factory=CrossRegularizationConfig)
+    anti_collapse: AntiCollapseConfig = field(default_factory=AntiCollapseConfig)
+    epochs: int = option(8, "number of epochs; 0 exports the untrained encoder", low=0)
+    batch_pairs: int = option(64, "pairs per optimiser step, over all workers", low=2)
+    pairs_per_epoch: Optional[int] = option(None, "pairs drawn anew for each epoch; null = all pairs", low=2)
+    learning_rate: float = option(2e-3, "greatest learning rate of AdamW", low=0)
+    weight_decay: float = option(1e-4, "weight decay of AdamW", low=0)
+    schedule: str = option("one_cycle", "one_cycle, cosine or constant", choices=("one_cycle", "cosine", "constant"))
+    precision: str = option(
+        "auto",
+        "number format and memory layout of the forward pass; auto = the fastest for this encoder, measured first",
+        choices=("auto", "float32", "bfloat16", "float32_channels_last", "bfloat16_channels_last"),
+    )
+    batch_norm: str = option(
+        "local", "local statistics on every worker, or sync over all workers (GPU only)", choices=("local", "sync")
+    )
+
+
+@dataclass
+class PatchesConfig:
+    """The task abnormal-vs-normal patch."""
+
+    minimum_box_share: float = option(
+        0.5,
+        "a patch is a lesion patch if it covers at least this share of a lesion's box, or lies in it by as much",
+        low=0.01,
+        high=1,
+    )
+    per_lesion: int = option(4, "lesion patches cut per lesion, at seeded shifts around its centre", low=1)
+    normal_per_image: int = option(6, "normal patches cut per image, at seeded places that touch no lesion", low=1)
+
+
+@dataclass
+class ProbeConfig:
+    """Classifiers on frozen features."""
+
+    strengths: List[float] = option(
+        [0.001, 0.01, 0.1, 1.0, 10.0], "values of C of the logistic regression; validation women choose"
+    )
+    neighbours: List[int] = option([20, 200], "k of the k-nearest-neighbour classifiers (cosine)")
+    temperature: float = option(0.07, "temperature of the neighbours' votes", low=0.001)
+
+
+@dataclass
+class IntervalsConfig:
+    """Intervals and tests."""
+
+    replicates: int = option(2000, "bootstrap replicates over women", low=100)
+    confidence: float = option(0.95, "coverage of the intervals", low=0.5, high=0.999)
+    seed: int = option(0, "seed of the bootstrap", low=0)
+
+
+@dataclass
+class DownstreamConfig:
+    """What an encoder is asked to do, and how sure the answer is."""
+
+    patches: PatchesConfig = field(default_factory=PatchesConfig)
+    probe: ProbeConfig = field(default_factory=ProbeConfig)
+    intervals: IntervalsConfig = field(default_factory=IntervalsConfig)
+    examples: int = option(4, "test exams whose distance map is kept for the report", low=0)
+
+
+@dataclass
+class ClusterConfig:
+    """Where the work runs."""
+
+    address: Optional[str] = option(
+        None, "address of a running Ray cluster (auto finds it); null starts Ray on this machine"
+    )
+    workers: int = option(
+        0, "Ray Train workers per trial; 0 trains in the trial's own process, which starts at once", low=0
+    )
+    cpus: int = option(1, "processors per trial (workers=0) or per worker", low=1)
+    gpus: float = option(0.0, "GPUs per trial (workers=0) or per worker", low=0)
+    failures: int = option(2, "times a failed trial is tried again", low=0)
+
+
+@dataclass
+class AblationConfig:
+    """A question, and the variants that answer it."""
+
+    name: str = option(MISSING, "name of the experiment: its folder under results")
+    question: str = option(MISSING, "what the ablation asks, in one sentence")
+    reference: str = option(MISSING, "variant the others are compared with")
+    metric: str = option("patches_linear_auc", "primary metric, computed on test women")
+    variants: Dict[str, List[str]] = option({}, "variant name -> its overrides of the base configuration")
+    controls: Dict[str, List[str]] = option({}, "control name -> its overrides; shown beside, compared like a variant")
+    folds: List[int] = option([], "folds that are tested in turn; empty = data.fold alone")
+
+
+@dataclass
+class ParameterConfig:
+    """One searched option."""
+
+    kind: str = option(MISSING, "float, int or categorical", choices=("float", "int", "categorical"))
+    low: Optional[float] = option(None, "least value")
+    high: Optional[float] = option(None, "greatest value")
+    log: bool = option(False, "sampled in the logarithm")
+    choices: List[Any] = option([], "values of a categorical option")
+    only_if: Dict[str, Any] = option({}, "other searched options and the value they must have for this one to matter")
+
+
+@dataclass
+class SearchConfig:
+    """An Optuna search of the method's options."""
+
+    name: str = option(MISSING, "name of the experiment: its folder under results")
+    question: str = option(MISSING, "what the search looks for, in one sentence")
+    metric: str = option(
+        "validation_patches_linear_auc", "objective, maximised; on validation women, never on test women"
+    )
+    sampler: str = option("tpe", "tpe or random", choices=("tpe", "random"))
+    trials: int = option(20, "number of trials", low=1)
+    parameters: Dict[str, ParameterConfig] = option({}, "option -> where it may lie")
+
+
+@dataclass
+class Config:
+    """All options of all commands."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    preparation: PreparationConfig = field(default_factory=PreparationConfig)
+    pairs: PairsConfig = field(default_factory=PairsConfig)
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    pretraining: PretrainingConfig = field(default_factory=PretrainingConfig)
+    downstream: DownstreamConfig = field(default_factory=DownstreamConfig)
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
+    ablation: Optional[AblationConfig] = option(None, "the ablation to run: a name in experiments/ablation")
+    search: Optional[SearchConfig] = option(None, "the search to run: a name in experiments/search")
+    store: Optional[str] = option(
+        None, "folder of the prepared exams; null = a folder in the user's cache per data and preparation"
+    )
+    results: str = option("results", "folder the experiments are written to")
+    out: str = option("runs/pretrain", "folder that pretrain or evaluate writes to")
+    seed: int = option(0, "the seed all randomness of a run flows from; a sweep counts its seeds from here", low=0)
+    seeds: int = option(3, "number of seeds of every variant; fewer than 3 say little", low=1)
+    dry_run: bool = option(False, "print the trials, their number and estimated cost, and run nothing")
+    experiments: Optional[str] = option(None, "a further folder of groups (data/, ablation/, ...) of one's own")

@@ -1,0 +1,1 @@
+"""Exams of any source go in; aligned pairs of left and right patches come out."""

@@ -1,0 +1,273 @@
+"""Points, boxes and pixels of an original image go in; the same in the store come out, and back.
+
+Three frames, all (row, col): *original* pixels of the file; the *crop* in mm, whose origin is the upper left corner of
+the cropped, oriented image; *store* pixels. In pixel frames the centres of pixels are at integers. The right side's
+crop is tied to the left side's by a Transform (left crop -> right crop). Pixels and findings go through the same
+functions, so they cannot part ways.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+Doubles = npt.NDArray[np.float64]
+Floats = npt.NDArray[np.float32]
+Bools = npt.NDArray[np.bool_]
+
+# Numerical inverse of a B-spline: far below a pixel, and given up after so many steps (a fold would never converge).
+INVERSE_TOLERANCE_MM = 1e-4
+INVERSE_STEPS = 60
+
+
+@dataclass(frozen=True)
+class Spline:
+    """A cubic B-spline displacement field on a regular grid of control points.
+
+    Attributes:
+        origin: place of control point (0, 0) in mm, (row, col).
+        spacing: distance of the control points in mm, (row, col).
+        coefficients: displacements in mm at the control points, [rows, cols, 2].
+    """
+
+    origin: tuple[float, float]
+    spacing: tuple[float, float]
+    coefficients: Doubles
+
+    def displacement(self, points: Doubles) -> Doubles:
+        """Evaluates the field; it is zero where the grid does not reach (Unser 1999, equation 4).
+
+        Args:
+            points: places in mm, [N, 2].
+
+        Returns:
+            displacements in mm, [N, 2].
+        """
+        index = (points - np.asarray(self.origin)) / np.asarray(self.spacing)
+        first = np.floor(index).astype(np.int64) - 1
+        size = np.asarray(self.coefficients.shape[:2])
+        inside = np.all((first >= 0) & (first + 3 < size), axis=1)
+        start = np.where(inside[:, None], first, 0)
+        weights = _cubic(index - np.floor(index))
+        total = np.zeros_like(points)
+        for row in range(4):
+            for col in range(4):
+                weight = weights[row, :, 0] * weights[col, :, 1]
+                total += weight[:, None] * self.coefficients[start[:, 0] + row, start[:, 1] + col]
+        return np.asarray(np.where(inside[:, None], total, 0.0))
+
+
+def _cubic(fraction: Doubles) -> Doubles:
+    """The four cubic B-spline weights at fractions 0..1 of a knot span: shape [4, *fraction.shape]."""
+    t = fraction
+    return np.stack([(1 - t) ** 3, 3 * t**3 - 6 * t**2 + 4, -3 * t**3 + 3 * t**2 + 3 * t + 1, t**3]) / 6
+
+
+@dataclass(frozen=True)
+class Transform:
+    """A map of the plane in mm: first the spline's displacement, then ``matrix @ point + offset``."""
+
+    matrix: tuple[tuple[float, float], tuple[float, float]] = ((1.0, 0.0), (0.0, 1.0))
+    offset: tuple[float, float] = (0.0, 0.0)
+    spline: Spline | None = None
+
+    def forward(self, points: Doubles) -> Doubles:
+        """Maps places in mm, [N, 2] -> [N, 2]."""
+        if self.spline is not None:
+            points = points + self.spline.displacement(points)
+        return np.asarray(points @ np.asarray(self.matrix).T + np.asarray(self.offset))
+
+    def inverse(self, points: Doubles) -> Doubles:
+        """Finds the places that forward maps to the given ones, [N, 2] -> [N, 2]; iteratively for a spline.
+
+        The fixed point of x = y - displacement(x) is sought with halved steps where it does not come nearer.
+        """
+        target = (points - np.asarray(self.offset)) @ np.linalg.inv(np.asarray(self.matrix)).T
+        if self.spline is None:
+            return np.asarray(target)
+        found = target - self.spline.displacement(target)
+        step = np.ones(len(target))
+        error = np.full(len(target), np.inf)
+        for _ in range(INVERSE_STEPS):
+            residual = target - found - self.spline.displacement(found)
+            size = np.abs(residual).max(axis=1, initial=0.0)
+            if size.max(initial=0.0) < INVERSE_TOLERANCE_MM:
+                break
+            step = np.where(size > error, step / 2, step)
+            error = size
+            found = found + step[:, None] * residual
+        return np.asarray(found)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Turns the transform into what JSON can hold."""
+        record: dict[str, Any] = {"matrix": [list(row) for row in self.matrix], "offset": list(self.offset)}
+        if self.spline is not None:
+            record["spline"] = {
+                "origin": list(self.spline.origin),
+                "spacing": list(self.spline.spacing),
+                "coefficients": self.spline.coefficients.tolist(),
+            }
+        return record
+
+    @staticmethod
+    def from_dict(record: Mapping[str, Any]) -> "Transform":
+        """Makes the transform that to_dict took apart."""
+        (a, b), (c, d) = record["matrix"]
+        spline = record.get("spline")
+        return Transform(
+            matrix=((float(a), float(b)), (float(c), float(d))),
+            offset=_pair(record["offset"]),
+            spline=None
+            if spline is None
+            else Spline(
+                _pair(spline["origin"]), _pair(spline["spacing"]), np.asarray(spline["coefficients"], dtype=np.float64)
+            ),
+        )
+
+
+def _pair(values: Any) -> tuple[float, float]:
+    first, second = values
+    return float(first), float(second)
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """How the pixels of one original image come into the store.
+
+    Attributes:
+        mirrored: whether the image is mirrored left-right, so that its chest wall comes to the left.
+        width: columns of the original image, in pixels.
+        crop: row and column of the crop's upper left pixel, in the oriented image.
+        spacing_mm: pixel spacing of the original image, in mm.
+        store_spacing_mm: pixel spacing of the store, in mm.
+        store_origin: the store image's upper left corner in the left crop's frame, in mm.
+        transform: left crop -> this side's crop, in mm; the identity for the left side.
+    """
+
+    mirrored: bool
+    width: int
+    crop: tuple[int, int]
+    spacing_mm: float
+    store_spacing_mm: float
+    store_origin: tuple[float, float] = (0.0, 0.0)
+    transform: Transform = field(default_factory=Transform)
+
+    def to_store(self, points: Doubles) -> Doubles:
+        """Maps original pixels to store pixels, [N, 2] -> [N, 2]."""
+        oriented = np.array(points, dtype=np.float64)
+        if self.mirrored:
+            oriented[:, 1] = self.width - 1 - oriented[:, 1]
+        millimetres = self.transform.inverse((oriented + 0.5 - np.asarray(self.crop)) * self.spacing_mm)
+        return np.asarray((millimetres - np.asarray(self.store_origin)) / self.store_spacing_mm - 0.5)
+
+    def to_original(self, points: Doubles) -> Doubles:
+        """Maps store pixels to original pixels, [N, 2] -> [N, 2]."""
+        centres = np.asarray(points, dtype=np.float64) + 0.5
+        millimetres = centres * self.store_spacing_mm + np.asarray(self.store_origin)
+        original = self.transform.forward(millimetres) / self.spacing_mm + np.asarray(self.crop) - 0.5
+        if self.mirrored:
+            original[:, 1] = self.width - 1 - original[:, 1]
+        return np.asarray(original)
+
+    def box_to_store(self, box: tuple[float, float, float, float]) -> Doubles:
+        """Carries a box of original pixels to the four corners it has in the store.
+
+        Args:
+            box: row_min, col_min, row_max, col_max in original pixels, half open: edges, not pixel centres.
+
+        Returns:
+            the corners' edges in store pixels, [4, 2]: the original's upper left, upper right, lower right, lower left.
+        """
+        row_min, col_min, row_max, col_max = box
+        corners = [[row_min, col_min], [row_min, col_max], [row_max, col_max], [row_max, col_min]]
+        return self.to_store(np.asarray(corners, dtype=np.float64) - 0.5) + 0.5
+
+    def polygon_to_original(self, polygon: Doubles) -> Doubles:
+        """Carries edges in the store, as box_to_store gives them, to edges in original pixels, [N, 2] -> [N, 2]."""
+        return self.to_original(np.asarray(polygon, dtype=np.float64) - 0.5) + 0.5
+
+    def to_dict(self) -> dict[str, Any]:
+        """Turns the geometry into what JSON can hold."""
+        return {
+            "mirrored": self.mirrored,
+            "width": self.width,
+            "crop": list(self.crop),
+            "spacing_mm": self.spacing_mm,
+            "store_spacing_mm": self.store_spacing_mm,
+            "store_origin": list(self.store_origin),
+            "transform": self.transform.to_dict(),
+        }
+
+    @staticmethod
+    def from_dict(record: Mapping[str, Any]) -> "Geometry":
+        """Makes the geometry that to_dict took apart."""
+        row, col = record["crop"]
+        return Geometry(
+            mirrored=bool(record["mirrored"]),
+            width=int(record["width"]),
+            crop=(int(row), int(col)),
+            spacing_mm=float(record["spacing_mm"]),
+            store_spacing_mm=float(record["store_spacing_mm"]),
+            store_origin=_pair(record["store_origin"]),
+            transform=Transform.from_dict(record["transform"]),
+        )
+
+
+def polygon_box(polygon: Doubles) -> tuple[float, float, float, float]:
+    """Returns the upright box around corners, [N, 2] -> row_min, col_min, row_max, col_max."""
+    low, high = np.min(polygon, axis=0), np.max(polygon, axis=0)
+    return float(low[0]), float(low[1]), float(high[0]), float(high[1])
+
+
+def clip_box(
+    box: tuple[float, float, float, float], shape: tuple[int, int]
+) -> tuple[float, float, float, float] | None:
+    """Cuts a half-open box to an image of a shape; None where nothing of it lies inside."""
+    row_min, col_min, row_max, col_max = box
+    row_min, col_min = max(0.0, row_min), max(0.0, col_min)
+    row_max, col_max = min(float(shape[0]), row_max), min(float(shape[1]), col_max)
+    if not (row_min < row_max and col_min < col_max):
+        return None
+    return row_min, col_min, row_max, col_max
+
+
+def resample(pixels: Floats, geometry: Geometry, shape: tuple[int, int]) -> Floats:
+    """Brings an original image into the store's grid, in one interpolation.
+
+    Before sampling down, a Gaussian of half the reduction keeps out what the coarser grid cannot hold (aliasing);
+    sampling is bilinear.
+
+    Args:
+        pixels: the original image (rows, cols).
+        geometry: the way of its pixels into the store.
+        shape: rows and columns of the store image.
+
+    Returns:
+        the store image; 0 where the original has no pixels.
+    """
+    grid = np.stack(np.meshgrid(np.arange(shape[0]), np.arange(shape[1]), indexing="ij"), axis=-1)
+    places = np.ascontiguousarray(geometry.to_original(grid.reshape(-1, 2).astype(np.float64)).T)
+    low = np.maximum(np.floor(places.min(axis=1)).astype(int) - 2, 0)
+    high = np.minimum(np.ceil(places.max(axis=1)).astype(int) + 3, pixels.shape)
+    if np.any(high <= low):
+        return np.zeros(shape, dtype=np.float32)
+    # Only the part that is needed is smoothed: half of a film is background.
+    sigma = max(0.0, (geometry.store_spacing_mm / geometry.spacing_mm - 1) / 2)
+    reach = int(np.ceil(4 * sigma))
+    start, stop = np.maximum(low - reach, 0), np.minimum(high + reach, pixels.shape)
+    part = np.asarray(pixels[start[0] : stop[0], start[1] : stop[1]], dtype=np.float32)
+    if sigma > 0:
+        part = ndimage.gaussian_filter(part, sigma, mode="nearest")
+    # "nearest" beyond the edge of an inner part never shows; beyond the image itself is nothing, set below.
+    values = ndimage.map_coordinates(part, places - start[:, None], order=1, mode="nearest", prefilter=False)
+    for axis in (0, 1):
+        values[(places[axis] < -0.5) | (places[axis] > pixels.shape[axis] - 0.5)] = 0
+    return np.asarray(values, dtype=np.float32).reshape(shape)
+
+
+def resample_mask(mask: Bools, geometry: Geometry, shape: tuple[int, int]) -> Bools:
+    """Brings an original mask into the store's grid: True where at least half of what a store pixel shows is True."""
+    return np.asarray(resample(mask.astype(np.float32), geometry, shape) >= 0.5)

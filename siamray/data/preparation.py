@@ -1,0 +1,395 @@
+"""A configuration goes in; the store of its exams, complete, comes out: only what is missing is prepared."""
+
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import ray
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from siamray.config import Config
+from siamray.data import store as stores
+from siamray.data.cluster import running_ray
+from siamray.data.entry import EntryJob, ImageRow, prepare_entry
+from siamray.data.exams import BOX_COLUMNS, DENSITIES, OUTCOMES, ExamTables, exclude_incomplete_pairs
+from siamray.data.sources import read_exams
+from siamray.data.store import Store
+from siamray.errors import UserError
+from siamray.files import write_json, write_parquet, writing_to
+
+# Fewer entries than this are prepared sooner than Ray starts.
+WITHOUT_RAY = 16
+# Tasks waiting or running per processor: enough that none idles, few enough that a stop loses little.
+IN_FLIGHT = 2
+RETRIES = 2
+# Temporary folders older than this were left by a preparation that was killed.
+STALE_SECONDS = 6 * 3600
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What a configuration asks for: where the store lies, what its entries are, and from what they are made."""
+
+    path: Path
+    options: dict[str, Any]
+    fingerprint: str
+    tables: ExamTables
+    jobs: list[EntryJob]
+
+
+def cache_folder() -> Path:
+    """Names the folder for what can be made again: $SIAMRAY_CACHE, else siamray in $XDG_CACHE_HOME or ~/.cache."""
+    own = os.environ.get("SIAMRAY_CACHE")
+    if own:
+        return Path(own).expanduser().resolve()
+    shared = os.environ.get("XDG_CACHE_HOME")
+    return (Path(shared).expanduser().resolve() if shared else Path.home() / ".cache") / "siamray"
+
+
+def store_path(config: Config) -> Path:
+    """Names the folder of a configuration's store; reads the source's tables where store= does not say.
+
+    Raises:
+        UserError: as read_exams.
+    """
+    return Path(config.store) if config.store else _plan(config).path
+
+
+def prepare(config: Config, *, progress: bool = True) -> Store:
+    """Prepares the exams of a configuration and opens their store; what is there already is not done again.
+
+    Every entry (exam and view) is written whole or not at all, so a killed preparation goes on where it stopped, and
+    two at a time do no harm. Many entries are prepared as Ray tasks on preparation.cpus processors, few in this
+    process.
+
+    Args:
+        config: data, preparation, store; cluster.address for a running Ray cluster.
+        progress: whether to show a progress bar on stderr.
+
+    Returns:
+        The complete store.
+
+    Raises:
+        UserError: no data, nothing usable, a store of other options at store=, or a folder that cannot be written.
+    """
+    if config.store and config.data.root is None:
+        # Generated data follow from the options, and a store may have been brought here without its images.
+        existing = stores.read_store_record(Path(config.store))
+        if existing.get("complete") and existing.get("options") == _options(config):
+            return Store.open(config.store)
+    plan = _plan(config)
+    record = stores.read_store_record(plan.path)
+    _check_existing(plan, record)
+    if record.get("complete") and record.get("fingerprint") == plan.fingerprint and not record.get("failed"):
+        return Store.open(plan.path)
+    with writing_to(plan.path):
+        plan.path.mkdir(parents=True, exist_ok=True)
+        _clear_stale(plan.path / "temporary")
+    if not record:
+        write_json(plan.path / "store.json", _store_record(plan, config, complete=False, failed=0))
+    missing = [job for job in plan.jobs if _known(plan.path, job) is None]
+    failed = _run(missing, plan.path, config, progress)
+    _write_tables(plan, failed)
+    write_json(plan.path / "store.json", _store_record(plan, config, complete=True, failed=len(failed)))
+    return Store.open(plan.path)
+
+
+def _plan(config: Config) -> _Plan:
+    tables = exclude_incomplete_pairs(read_exams(config.data, cache_folder()))
+    options = _options(config)
+    jobs = _jobs(tables, config, options)
+    if not jobs:
+        reasons = tables.excluded["reason"].value_counts()
+        most = f"; most often: {reasons.index[0]} ({reasons.iloc[0]})" if len(reasons) else ""
+        raise UserError(f"data={config.data.source}: no pair of a left and a right image of one exam and view{most}")
+    excluded = sorted(f"{row.image_id}|{row.reason}" for row in tables.excluded.itertuples())
+    fingerprint = _hash([options, [job.key for job in jobs], excluded])
+    path = Path(config.store) if config.store else cache_folder() / f"{config.data.source}-{fingerprint[:12]}"
+    return _Plan(path, options, fingerprint, tables, jobs)
+
+
+def _options(config: Config) -> dict[str, Any]:
+    """The options that decide what a store holds, by their dotted names."""
+    options: dict[str, Any] = {"data.source": config.data.source}
+    if config.data.source == "phantom" and config.data.root is None:
+        options |= _flat("data.phantom", dataclasses.asdict(config.data.phantom))
+    options |= _flat("preparation", dataclasses.asdict(config.preparation))
+    del options["preparation.cpus"]
+    return options
+
+
+def _flat(prefix: str, values: dict[str, Any]) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        key = f"{prefix}.{name}"
+        flat |= _flat(key, value) if isinstance(value, dict) else {key: value}
+    return flat
+
+
+def _hash(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _jobs(tables: ExamTables, config: Config, options: dict[str, Any]) -> list[EntryJob]:
+    """Makes one job per exam and view; its key changes with whatever its entry depends on."""
+    findings = {
+        str(image): [(str(f.category), _box(f)) for f in rows.itertuples()]
+        for image, rows in tables.findings.groupby("image_id", sort=False)
+    }
+    root = Path(config.data.root) if config.data.root else cache_folder()
+    jobs = []
+    for (exam, view), rows in tables.exams.groupby(["exam_id", "view"], sort=True):
+        sides = {
+            str(row.laterality): ImageRow(
+                image_id=str(row.image_id),
+                path=str(row.path),
+                spacing_mm=None if pd.isna(float(str(row.spacing_mm))) else float(str(row.spacing_mm)),
+                findings=tuple(findings.get(str(row.image_id), [])),
+            )
+            for row in rows.itertuples()
+        }
+        woman = str(rows["woman_id"].iloc[0])
+        inputs = [
+            (side, row.image_id, _relative(row.path, root), _size(row.path), row.spacing_mm, row.findings)
+            for side, row in sorted(sides.items())
+        ]
+        key = _hash([stores.FORMAT, options, woman, inputs])
+        entry_id = f"{exam}_{view}"
+        job = EntryJob(entry_id, woman, str(exam), str(view), sides["L"], sides["R"], key, config.preparation)
+        jobs.append(job)
+    return jobs
+
+
+def _box(row: Any) -> tuple[float, float, float, float] | None:
+    values = tuple(float(getattr(row, name)) for name in BOX_COLUMNS)
+    return None if any(np.isnan(values)) else (values[0], values[1], values[2], values[3])
+
+
+def _relative(path: str, root: Path) -> str:
+    """The file's name within its data set, so that the same data elsewhere have the same store."""
+    resolved = Path(path).resolve()
+    return str(resolved.relative_to(root.resolve())) if resolved.is_relative_to(root.resolve()) else resolved.name
+
+
+def _size(path: str) -> int:
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return -1
+
+
+def _check_existing(plan: _Plan, record: dict[str, Any]) -> None:
+    """Raises UserError where the store's folder holds something else: another store, or no store at all."""
+    if not record:
+        if plan.path.is_dir() and any(entry.name not in ("temporary",) for entry in plan.path.iterdir()):
+            raise UserError(f"store={plan.path}: the folder is not empty and no store; name another folder with store=")
+        return
+    if record.get("format") != stores.FORMAT:
+        raise UserError(
+            f"store={plan.path} has format {record.get('format')}, this siamray writes {stores.FORMAT}; "
+            "name another folder with store="
+        )
+    there = record.get("options", {})
+    for name in sorted({*there, *plan.options}):
+        if there.get(name) != plan.options.get(name):
+            raise UserError(
+                f"store={plan.path} was prepared with {name}={_shown(there.get(name))}, "
+                f"not {name}={_shown(plan.options.get(name))}; set {name} back, or name another folder with store="
+            )
+
+
+def _shown(value: Any) -> str:
+    return "null" if value is None else str(value)
+
+
+def _store_record(plan: _Plan, config: Config, complete: bool, failed: int) -> dict[str, Any]:
+    """What store.json says; entries that failed without lasting cause are tried again by the next preparation."""
+    return {
+        "format": stores.FORMAT,
+        "complete": complete,
+        "fingerprint": plan.fingerprint,
+        "options": plan.options,
+        "root": config.data.root,
+        "failed": failed,
+    }
+
+
+def _clear_stale(folder: Path) -> None:
+    """Removes what killed preparations left half-written, and nothing of one that may be running."""
+    for left in folder.glob("*"):
+        try:
+            if time.time() - left.stat().st_mtime > STALE_SECONDS:
+                shutil.rmtree(left, ignore_errors=True)
+        except FileNotFoundError:
+            continue  # another preparation has cleared it away
+
+
+def _known(store: Path, job: EntryJob) -> dict[str, Any] | None:
+    """Finds the record of a job that was done before with the same options and inputs."""
+    for record in (stores.read_entry(store, job.entry_id), stores.read_exclusion(store, job.entry_id)):
+        if record is not None and record.get("key") == job.key:
+            return record
+    return None
+
+
+def _run(jobs: list[EntryJob], store: Path, config: Config, progress: bool) -> dict[str, str]:
+    """Does the jobs, with a progress bar; returns entry_id -> reason for those that failed without lasting cause."""
+    failed: dict[str, str] = {}
+    if not jobs:
+        return failed
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), disable=not progress, transient=True) as bar:
+        task = bar.add_task(f"preparing {config.data.source}", total=len(jobs))
+        for entry_id, failure in _outcomes(jobs, store, config):
+            if failure is not None:
+                failed[entry_id] = failure
+            bar.advance(task)
+    return failed
+
+
+def _outcomes(jobs: list[EntryJob], store: Path, config: Config) -> Iterator[tuple[str, str | None]]:
+    cpus = config.preparation.cpus or None
+    if cpus == 1 or (len(jobs) < WITHOUT_RAY and config.cluster.address is None):
+        for job in jobs:
+            yield job.entry_id, _attempt(job, str(store))
+        return
+    with running_ray(cpus, config.cluster.address):
+        yield from _ray_outcomes(jobs, str(store), cpus)
+
+
+def _ray_outcomes(jobs: list[EntryJob], store: str, cpus: int | None) -> Iterator[tuple[str, str | None]]:
+    """Does the jobs as Ray tasks of one processor each, a bounded number at a time."""
+    task = ray.remote(num_cpus=1, max_retries=RETRIES)(_attempt)
+    limit = IN_FLIGHT * max(1, min(int(ray.cluster_resources().get("CPU", 1)), cpus or 10**6))
+    waiting = iter(jobs)
+    running: dict[Any, EntryJob] = {}
+    try:
+        while True:
+            while len(running) < limit and (job := next(waiting, None)) is not None:
+                running[task.remote(job, store)] = job
+            if not running:
+                return
+            for done in ray.wait(list(running), num_returns=1)[0]:
+                job = running.pop(done)
+                try:
+                    yield job.entry_id, ray.get(done)
+                except ray.exceptions.RayTaskError as error:
+                    raise error.cause from None
+                except ray.exceptions.RaySystemError as error:
+                    yield job.entry_id, f"its preparation ended unexpectedly: {type(error).__name__}"
+    finally:
+        for reference in running:
+            ray.cancel(reference)
+
+
+def _attempt(job: EntryJob, store: str) -> str | None:
+    """Prepares one entry; returns the reason of a failure that another attempt may not have.
+
+    Raises:
+        UserError: the store cannot be written: no other entry could be either.
+    """
+    try:
+        prepare_entry(job, Path(store))
+    except UserError:
+        raise
+    except Exception as error:  # one odd image must not stop ten thousand others; its reason goes to the manifest
+        return f"its preparation failed: {type(error).__name__}: {error}"
+    return None
+
+
+def _write_tables(plan: _Plan, failed: dict[str, str]) -> None:
+    """Writes exams, entries, findings and manifest from the records of the entries.
+
+    Raises:
+        UserError: if no entry can be used.
+    """
+    exams = plan.tables.exams.set_index("image_id")
+    entries, findings, images = [], [], []
+    for job in plan.jobs:
+        record = _known(plan.path, job)
+        rows = exams.loc[[job.left.image_id, job.right.image_id]]
+        reasons = failed.get(job.entry_id, "")
+        if record is None or "reasons" in record:
+            given = record["reasons"] if record else {}
+            for row in (job.left, job.right):
+                images.append({"image_id": row.image_id, "used": False, "reason": given.get(row.image_id, reasons)})
+            continue
+        entries.append(_entry_row(job, record, rows))
+        findings += [_finding_row(job, finding) for finding in record["findings"]]
+        images += [
+            {"image_id": record[side]["image_id"], "used": True, "reason": "", "entry_id": job.entry_id}
+            | {"spacing_mm": record[side]["geometry"]["spacing_mm"]}
+            | {f"registration_{name}": value for name, value in record["registration"].items()}
+            for side in stores.SIDES
+        ]
+    manifest = _manifest(plan.tables, images)
+    write_parquet(plan.path / "manifest.parquet", manifest)
+    if not entries:
+        reasons_seen = manifest["reason"].value_counts()
+        raise UserError(
+            f"none of the {len(manifest)} images can be used; most often: {reasons_seen.index[0]} "
+            f"({reasons_seen.iloc[0]} images); {plan.path / 'manifest.parquet'} lists all"
+        )
+    write_parquet(plan.path / "exams.parquet", plan.tables.exams)
+    write_parquet(plan.path / "entries.parquet", pd.DataFrame(entries))
+    write_parquet(plan.path / "findings.parquet", _finding_table(findings))
+
+
+def _entry_row(job: EntryJob, record: dict[str, Any], rows: pd.DataFrame) -> dict[str, Any]:
+    return {
+        "entry_id": job.entry_id,
+        "woman_id": job.woman_id,
+        "exam_id": job.exam_id,
+        "view": job.view,
+        "height": record["shape"][0],
+        "width": record["shape"][1],
+        "spacing_mm": record["spacing_mm"],
+        "birads": max(rows["birads"].dropna(), default=None),
+        "density": _worst(rows["density"], DENSITIES),
+        "outcome": _worst(rows["outcome"], OUTCOMES),
+        **{f"{side}_image_id": record[side]["image_id"] for side in stores.SIDES},
+        **{f"{side}_{name}": record[side][name] for side in stores.SIDES for name in ("mean", "deviation")},
+        **{f"registration_{name}": value for name, value in record["registration"].items()},
+    }
+
+
+def _worst(values: "pd.Series[Any]", order: tuple[str, ...]) -> str | None:
+    """The last of the words in a vocabulary's order."""
+    return max((str(value) for value in values.dropna()), key=order.index, default=None)
+
+
+def _finding_row(job: EntryJob, finding: dict[str, Any]) -> dict[str, Any]:
+    row = {"entry_id": job.entry_id, "woman_id": job.woman_id}
+    row |= {name: finding[name] for name in ("image_id", "side", "category")}
+    return row | dict(zip(BOX_COLUMNS, finding["box"] or [float("nan")] * 4, strict=True))
+
+
+def _finding_table(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    names = ["entry_id", "woman_id", "image_id", "side", "category"]
+    table = pd.DataFrame(rows, columns=[*names, *BOX_COLUMNS])
+    return table.astype({**dict.fromkeys(names, "str"), **dict.fromkeys(BOX_COLUMNS, "float64")})
+
+
+def _manifest(tables: ExamTables, images: list[dict[str, Any]]) -> pd.DataFrame:
+    """Joins what became of every image with what the source says about it, the images left out by the source too."""
+    names = ["woman_id", "exam_id", "laterality", "view", "path", "spacing_mm", "birads", "density", "outcome"]
+    seen = pd.DataFrame(images)
+    for name in ("entry_id", "spacing_mm"):
+        if name not in seen:
+            seen[name] = None
+    seen = seen.merge(tables.exams[["image_id", *names]], on="image_id", how="left", suffixes=("", "_source"))
+    seen["spacing_mm"] = seen["spacing_mm"].astype("float64").fillna(seen.pop("spacing_mm_source"))
+    left_out = tables.excluded.assign(used=False)
+    both = pd.concat([seen, left_out], ignore_index=True) if len(left_out) else seen
+    order = ["image_id", "woman_id", "exam_id", "laterality", "view", "used", "reason", "entry_id", "path"]
+    return both[[*order, *(name for name in both.columns if name not in order)]]

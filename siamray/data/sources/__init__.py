@@ -1,0 +1,30 @@
+"""A data configuration goes in; the exam and finding tables of the source it names come out."""
+
+import importlib
+from pathlib import Path
+
+from siamray.config import DataConfig
+from siamray.data.exams import ExamTables
+from siamray.errors import UserError, nearest
+
+SOURCES = ("phantom", "mias")
+
+
+def read_exams(config: DataConfig, cache: Path) -> ExamTables:
+    """Reads the tables of a data set; pixels stay in their files.
+
+    Args:
+        config: which source, and where it lies (data.source, data.root).
+        cache: folder for what a source generates when it has no root.
+
+    Returns:
+        Tables that keep the contract of siamray.data.exams.
+
+    Raises:
+        UserError: unknown source; root missing, empty, or not of this source.
+    """
+    if config.source not in SOURCES:
+        raise UserError(f"data={config.source} is not a source{nearest(config.source, list(SOURCES))}")
+    module = importlib.import_module(f"siamray.data.sources.{config.source}")
+    tables: ExamTables = module.read(config, cache)
+    return tables

@@ -1,0 +1,270 @@
+"""Prepared exams go in, and come out again as images, masks, random windows, and tables of entries and findings.
+
+An entry is one view of one exam: the left image and the right image registered onto it. On disk, as
+siamray.data.preparation writes it: ``store.json`` (options, fingerprint; complete or not), ``entries.parquet``,
+``findings.parquet``, ``exams.parquet``, ``manifest.parquet``, and ``entries/<entry_id>/``, a zarr v3 group (left,
+right, left_mask, right_mask) with ``entry.json`` in it.
+"""
+
+import json
+import os
+import shutil
+import threading
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import quote
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import zarr
+from zarr.codecs import BloscCodec, BloscShuffle
+
+from siamray.config import DataConfig
+from siamray.data.exams import assign_splits
+from siamray.errors import UserError
+from siamray.files import write_json, writing_to
+
+Side = Literal["left", "right"]
+SIDES: tuple[Side, Side] = ("left", "right")
+# Counts up when what prepare does or writes changes, so that older stores are not taken for new ones.
+FORMAT = 1
+# Grey levels 0..1 are kept as whole numbers up to this.
+WHITE = 65535
+# zarr arrays kept open per process: an open one costs a few kB, opening it again most of a millisecond.
+OPEN_ARRAYS = 2048
+
+
+class Store:
+    """A complete store, for reading; may be sent to other processes, which then open it themselves.
+
+    Attributes:
+        path: its folder.
+        fingerprint: hash of the options and inputs it was prepared from.
+        entries: one row per entry: entry_id, woman_id, exam_id, view, height, width, spacing_mm, birads, density,
+            outcome (the worse of the two sides), left_image_id, right_image_id, left_mean, left_deviation, right_mean,
+            right_deviation (tissue, 0..1 grey levels), and registration_kind, _dice, _correlation, _fell_back.
+        findings: one row per finding of an entry: entry_id, woman_id, image_id, side, category, row_min, col_min,
+            row_max, col_max in store pixels (half open; four NaN = place unknown, or outside the store image).
+        exams: the source's exam table.
+        manifest: one row per image seen: image_id, used, reason, entry_id, ...
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.fingerprint: str = read_store_record(path)["fingerprint"]
+        self.entries = pd.read_parquet(path / "entries.parquet")
+        self.findings = pd.read_parquet(path / "findings.parquet")
+        self.exams = pd.read_parquet(path / "exams.parquet")
+        self.manifest = pd.read_parquet(path / "manifest.parquet")
+        self._arrays: dict[tuple[str, str], zarr.Array[Any]] = {}
+        self._lock = threading.Lock()
+        self._normalization: dict[str, dict[Side, tuple[float, float]]] | None = None
+
+    @classmethod
+    def open(cls, path: Path | str) -> "Store":
+        """Opens a store.
+
+        Raises:
+            UserError: there is none, or its preparation has not ended.
+        """
+        folder = Path(path)
+        record = read_store_record(folder)
+        if not record:
+            raise UserError(
+                f"store={folder}: no store there; python -m siamray.prepare data=... store={folder} makes it"
+            )
+        if record.get("format") != FORMAT:
+            raise UserError(
+                f"store={folder} has format {record.get('format')}, this siamray reads {FORMAT}; "
+                "prepare into another store="
+            )
+        if not record.get("complete"):
+            raise UserError(f"store={folder} is not complete; run the same siamray.prepare again, it goes on")
+        return cls(folder)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Store, (self.path,)
+
+    def image(self, entry_id: str, side: Side) -> npt.NDArray[np.uint16]:
+        """Reads one side, [H, W]; 65535 = white."""
+        return np.asarray(self._array(entry_id, side)[:])
+
+    def mask(self, entry_id: str, side: Side) -> npt.NDArray[np.bool_]:
+        """Reads where the breast of one side is, [H, W]."""
+        return np.asarray(self._array(entry_id, f"{side}_mask")[:])
+
+    def window(self, entry_id: str, side: Side, row: int, col: int, height: int, width: int) -> npt.NDArray[np.uint16]:
+        """Reads a window of one side; only its chunks are decoded.
+
+        Args:
+            entry_id: the entry.
+            side: left or right.
+            row: first row.
+            col: first column.
+            height: rows of the window.
+            width: columns of the window.
+
+        Returns:
+            [height, width].
+
+        Raises:
+            ValueError: if the window does not lie within the image.
+        """
+        array = self._array(entry_id, side)
+        rows, cols = array.shape
+        if row < 0 or col < 0 or row + height > rows or col + width > cols:
+            raise ValueError(
+                f"window {row}+{height}, {col}+{width} does not lie in {entry_id} of {rows} x {cols} pixels"
+            )
+        return np.asarray(array[row : row + height, col : col + width])
+
+    def normalization(self, entry_id: str) -> dict[Side, tuple[float, float]]:
+        """Mean and standard deviation of each side's tissue, in 0..1 grey levels."""
+        if self._normalization is None:
+            columns = ["left_mean", "left_deviation", "right_mean", "right_deviation"]
+            values = self.entries[columns].to_numpy(dtype=np.float64).tolist()
+            self._normalization = {
+                entry: {"left": (row[0], row[1]), "right": (row[2], row[3])}
+                for entry, row in zip(self.entries["entry_id"], values, strict=True)
+            }
+        return self._normalization[entry_id]
+
+    def record(self, entry_id: str) -> dict[str, Any]:
+        """Reads the entry's record: geometry and image of both sides, findings with their polygons, registration."""
+        record = read_entry(self.path, entry_id)
+        if record is None:
+            raise KeyError(entry_id)
+        return record
+
+    def split(self, config: DataConfig) -> "pd.Series[str]":
+        """Deals the women who have an entry into training, validation and test (siamray.data.exams.assign_splits).
+
+        Args:
+            config: folds, fold, split_seed.
+
+        Returns:
+            split by woman_id.
+        """
+        used = self.manifest.loc[self.manifest["used"], "image_id"]
+        exams = self.exams[self.exams["image_id"].isin(used)]
+        return assign_splits(exams, self.findings, config.folds, config.fold, config.split_seed)
+
+    def _array(self, entry_id: str, name: str) -> "zarr.Array[Any]":
+        key = (entry_id, name)
+        with self._lock:
+            array = self._arrays.get(key)
+            if array is None:
+                array = zarr.open_array(entry_folder(self.path, entry_id) / name, mode="r")
+                if len(self._arrays) >= OPEN_ARRAYS:
+                    self._arrays.pop(next(iter(self._arrays)))
+                self._arrays[key] = array
+        return array
+
+
+def entry_folder(store: Path, entry_id: str) -> Path:
+    """Names the folder of an entry; characters that no file system likes are escaped."""
+    return store / "entries" / quote(entry_id, safe="")
+
+
+def read_store_record(store: Path) -> dict[str, Any]:
+    """Reads store.json; an empty record where there is none."""
+    return _read_json(store / "store.json") or {}
+
+
+def read_entry(store: Path, entry_id: str) -> dict[str, Any] | None:
+    """Reads an entry's record; None where there is no whole entry."""
+    return _read_json(entry_folder(store, entry_id) / "entry.json")
+
+
+def read_exclusion(store: Path, entry_id: str) -> dict[str, Any] | None:
+    """Reads why an entry was left out; None where it was not."""
+    return _read_json(_exclusion_file(store, entry_id))
+
+
+def write_exclusion(store: Path, entry_id: str, record: Mapping[str, Any]) -> None:
+    """Notes that an entry was left out, so that preparing again need not find out once more."""
+    write_json(_exclusion_file(store, entry_id), dict(record))
+
+
+def write_entry(
+    store: Path, entry_id: str, arrays: Mapping[str, npt.NDArray[Any]], record: Mapping[str, Any], chunk: int
+) -> None:
+    """Writes an entry aside and moves it to its place in one step, so that a reader meets all of it or nothing.
+
+    Args:
+        store: folder of the store.
+        entry_id: the entry; an older one of this name is replaced.
+        arrays: name -> [H, W].
+        record: what entry.json will say.
+        chunk: edge of the chunks in pixels; all chunks of an array lie in one file (a shard).
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    with writing_to(store), temporary_folder(store) as folder:
+        group = zarr.open_group(folder, mode="w", zarr_format=3)
+        for name, values in arrays.items():
+            _write_array(group, name, values, chunk)
+        write_json(folder / "entry.json", dict(record))
+        _move(folder, entry_folder(store, entry_id), store, record.get("key"))
+
+
+def _write_array(group: zarr.Group, name: str, values: npt.NDArray[Any], chunk: int) -> None:
+    rows, cols = (max(1, -(-size // chunk)) * chunk for size in values.shape)
+    array = group.create_array(
+        name,
+        shape=values.shape,
+        dtype=values.dtype,
+        chunks=(chunk, chunk),
+        # A file per chunk would be millions of files for a large data set.
+        shards=(rows, cols),
+        compressors=BloscCodec(cname="zstd", clevel=3, shuffle=BloscShuffle.bitshuffle),
+        fill_value=0,
+    )
+    array[:] = values
+
+
+@contextmanager
+def temporary_folder(store: Path) -> Iterator[Path]:
+    """Makes a folder within the store (so that moving out of it is one step), and removes what is left of it."""
+    folder = store / "temporary" / uuid.uuid4().hex
+    folder.mkdir(parents=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _move(folder: Path, target: Path, store: Path, key: Any) -> None:
+    """Moves a folder to its place; an older entry there makes way, the same one of another preparation stays."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    for attempt in range(20):
+        if key is not None and (_read_json(target / "entry.json") or {}).get("key") == key:
+            return
+        try:
+            os.rename(folder, target)
+            return
+        except OSError:
+            if attempt == 19 or not target.exists():
+                raise
+        with temporary_folder(store) as aside:
+            try:
+                os.rename(target, aside / "old")
+            except FileNotFoundError:
+                continue  # another preparation took it away first
+
+
+def _exclusion_file(store: Path, entry_id: str) -> Path:
+    return store / "excluded" / f"{quote(entry_id, safe='')}.json"
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
+        return None
+    return record if isinstance(record, dict) else None

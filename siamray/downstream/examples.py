@@ -1,0 +1,93 @@
+"""An encoder and a store go in; pictures of a few test exams and their distance maps come out."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from PIL import Image
+
+from siamray.config import Config
+from siamray.data.pairs import SIDES, PairCutter, common_tissue, patch_side, tissue_share
+from siamray.data.store import Store
+from siamray.downstream.features import extract
+from siamray.files import write_atomically, write_parquet
+from siamray.pretraining.distances import pair_distances
+from siamray.pretraining.encoder import PairEncoder
+
+# Pictures are for looking at in a report: this many rows show a lesion and keep a report small.
+_PICTURE_ROWS = 400
+# A map shows more of the breast than the training uses: half a patch of tissue is enough for a distance.
+_MAP_TISSUE = 0.5
+
+
+def chosen_entries(store: Store, config: Config) -> list[str]:
+    """Picks the entries shown: test exams with a located lesion first, the same for every encoder and seed."""
+    split = store.split(config.data)
+    test = {str(woman) for woman in split.index[split == "test"]}
+    entries = store.entries[store.entries.woman_id.isin(test)].sort_values("entry_id")
+    located = store.findings.dropna(subset=["row_min"])
+    lesion = entries[entries.entry_id.isin(located.entry_id)]
+    # One view per woman, so that as many women as possible are seen.
+    first = pd.concat([lesion, entries]).drop_duplicates("woman_id")
+    return [str(entry) for entry in first.entry_id.head(config.downstream.examples)]
+
+
+def write_examples(encoder: PairEncoder, store: Store, config: Config, cutter: PairCutter, folder: Path) -> None:
+    """Writes pictures of both sides, the distance map and the findings of a few test exams.
+
+    Args:
+        encoder: measures the distances.
+        store: the prepared exams.
+        config: downstream.examples says how many.
+        cutter: cuts the patches.
+        folder: gets ``<entry>_left.png``, ``<entry>_right.png``, ``maps.parquet`` (entry_id, woman_id, row, col, size,
+            distance; store pixels) and ``boxes.parquet`` (entry_id, side, category, row_min, col_min, row_max,
+            col_max).
+    """
+    side = patch_side(config)
+    entries = chosen_entries(store, config)
+    women = store.entries.set_index("entry_id").woman_id
+    maps = []
+    for entry in entries:
+        for name in SIDES:
+            picture = _picture(store.image(entry, name), store.mask(entry, name))
+            write_atomically(folder / f"{entry}_{name}.png", lambda path, shown=picture: shown.save(path, format="PNG"))
+        grid = _map_grid(store, entry, side)
+        if grid.empty:
+            continue
+        distances = _distances(encoder, cutter(grid, side))
+        maps.append(grid.assign(woman_id=women[entry], size=side, distance=distances))
+    columns = ["entry_id", "woman_id", "row", "col", "size", "distance"]
+    write_parquet(folder / "maps.parquet", pd.concat(maps)[columns] if maps else pd.DataFrame(columns=columns))
+    boxes = store.findings[store.findings.entry_id.isin(entries)].dropna(subset=["row_min"])
+    write_parquet(
+        folder / "boxes.parquet", boxes[["entry_id", "side", "category", "row_min", "col_min", "row_max", "col_max"]]
+    )
+
+
+def _map_grid(store: Store, entry: str, side: int) -> pd.DataFrame:
+    step = max(1, side // 4)
+    share = tissue_share(common_tissue(store, entry), side)[::step, ::step]
+    rows, cols = np.nonzero(share >= _MAP_TISSUE)
+    return pd.DataFrame({"entry_id": entry, "row": rows * step, "col": cols * step})
+
+
+def _distances(encoder: PairEncoder, windows: NDArray[np.float32]) -> NDArray[np.float32]:
+    import torch
+
+    _, left = extract(encoder, windows[:, :1])
+    _, right = extract(encoder, windows[:, 1:])
+    kind = str(encoder.metadata.get("embedding", "unit"))
+    return np.asarray(pair_distances(torch.from_numpy(left), torch.from_numpy(right), kind).numpy())
+
+
+def _picture(image: NDArray[np.uint16], mask: NDArray[np.bool_]) -> Image.Image:
+    """The breast in 8 bits, its tissue stretched from the first to the 99th percentile."""
+    tissue = image[mask] if mask.any() else image.ravel()
+    low, high = np.percentile(tissue, [1, 99.5])
+    grey = np.clip((image.astype(np.float32) - low) / max(high - low, 1), 0, 1) * 255
+    picture = Image.fromarray(grey.astype(np.uint8))
+    scale = min(1.0, _PICTURE_ROWS / image.shape[0])
+    size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
+    return picture.resize(size, Image.Resampling.LANCZOS)

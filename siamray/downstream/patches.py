@@ -1,0 +1,383 @@
+"""The store and an encoder go in; the task abnormal-vs-normal patch comes out: samples, predictions and metrics."""
+
+import re
+from collections.abc import Callable, Iterator
+from typing import Any, Literal, NamedTuple, cast
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
+from torch import nn
+
+from siamray.config import Config, IntervalsConfig, PatchesConfig
+from siamray.data.pairs import SIDES, common_tissue, patch_side, tissue_share
+from siamray.data.store import Store
+from siamray.downstream import intervals, probes
+from siamray.downstream.features import extract
+from siamray.errors import UserError
+from siamray.pretraining.distances import pair_distances
+from siamray.seeds import named_seed
+
+TASK = "patches"
+LEARNT_ON = "training"
+SCORED_ON = ("validation", "test")
+SAMPLE_COLUMNS = [
+    *("sample_id", "woman_id", "entry_id", "side", "row", "col"),
+    *("label", "category", "split", "density", "view"),
+]
+NORMAL = "normal"
+# Exams that are suspicious although nothing is marked in an entry: unmarked is not normal there.
+SUSPICIOUS_OUTCOMES = ("malignant", "interval_cancer")
+SUSPICIOUS_BIRADS = 4
+SAMPLES_AT_ONCE = 2048
+STATISTICS: dict[intervals.Statistic, Callable[..., float]] = {
+    "auc": intervals.auc,
+    "ap": intervals.average_precision,
+}
+
+Cut = Callable[[pd.DataFrame], NDArray[np.float32]]
+Places = NDArray[np.int64]
+Metric = dict[str, float]
+
+
+class Placement(NamedTuple):
+    """Samples (SAMPLE_COLUMNS), and what gave none: entry_id, side, category, reason."""
+
+    samples: pd.DataFrame
+    left_out: pd.DataFrame
+
+
+class MetricName(NamedTuple):
+    """The parts of a metric's name, such as validation_patches_linear_auc."""
+
+    split: str
+    score: str
+    kind: intervals.Statistic
+
+
+def sample_patches(store: Store, config: Config) -> pd.DataFrame:
+    """Places the labelled patches of all women; see `place_samples` for the rules.
+
+    Args:
+        store: the prepared exams.
+        config: its data section deals the women and seeds the places; pairs gives patch side and tissue share.
+
+    Returns:
+        SAMPLE_COLUMNS, one row per patch: row and col are its top-left pixel in the store, label is 1 for a lesion
+        patch, category is the finding's or "normal".
+
+    Raises:
+        UserError: a split lacks lesion patches or normal ones.
+    """
+    samples = place_samples(store, config).samples
+    women = store.split(config.data).value_counts()
+    for split in (LEARNT_ON, *SCORED_ON):
+        labels = set(samples.label[samples.split == split])
+        for label, name in ((1, "lesion"), (0, "normal")):
+            if label not in labels:
+                raise UserError(
+                    f"data.fold={config.data.fold}: the {int(women.get(split, 0))} {split} women give no {name} patch; "
+                    "take more women, another data.fold or data.split_seed, a smaller pairs.minimum_tissue, "
+                    "or smaller patches (pairs.patch_pixels)"
+                )
+    return samples
+
+
+def place_samples(store: Store, config: Config) -> Placement:
+    """Places lesion and normal patches by rules that do not depend on config.seed: all trials get the same samples.
+
+    Both kinds must have ``pairs.minimum_tissue`` of tissue common to both sides, or else air would tell them apart.
+
+    - Lesion patches: ``per_lesion`` per located finding, seeded among the places at most a quarter of the patch side
+      (half of it, where no such place qualifies) from the box's centre, inside the image. The overlap must be at least
+      ``minimum_box_share``: the share of the box that the patch covers or the share of the patch that the box covers,
+      whichever is larger (small lesions must lie in the patch, the patch may lie in large ones).
+    - Normal patches: ``normal_per_image`` per side of an entry, seeded among the places that intersect no box of either
+      side, as a lesion of the other side makes the pair abnormal too. An entry gives none if it has a finding of
+      unknown place, or if its exam is malignant, an interval cancer, or BI-RADS 4 or more with nothing marked in it.
+
+    Args:
+        store: the prepared exams.
+        config: data, pairs and downstream.patches.
+
+    Returns:
+        Samples, and what was left out with its reason.
+    """
+    side_pixels = patch_side(config)
+    splits = store.split(config.data)
+    findings = {str(key): group for key, group in store.findings.groupby("entry_id", sort=False)}
+    rows: list[dict[str, Any]] = []
+    left_out: list[dict[str, str]] = []
+    for entry in store.entries.sort_values("entry_id").to_dict("records"):
+        share = tissue_share(common_tissue(store, entry["entry_id"]), side_pixels)
+        known = {name: entry[name] for name in ("woman_id", "entry_id", "density", "view")}
+        known["split"] = splits[entry["woman_id"]]
+        marked = findings.get(entry["entry_id"], store.findings.iloc[:0])
+        for found in (_lesions(share, marked, known, config), _normals(share, marked, entry, known, config)):
+            for row in found:
+                (left_out if "reason" in row else rows).append(row)
+    samples = pd.DataFrame(rows, columns=SAMPLE_COLUMNS).astype({"row": "int64", "col": "int64", "label": "int64"})
+    return Placement(samples, pd.DataFrame(left_out, columns=["entry_id", "side", "category", "reason"]))
+
+
+def overlap_share(places: Places, side_pixels: int, box: NDArray[np.float64]) -> NDArray[np.float64]:
+    """How much a patch is of a lesion: the larger of intersection / box area and intersection / patch area.
+
+    Args:
+        places: [n, 2] top-left row and column of patches.
+        side_pixels: patch side.
+        box: row_min, col_min, row_max, col_max of a box with an area.
+
+    Returns:
+        [n] shares in 0..1.
+    """
+    low = np.maximum(places, box[:2])
+    high = np.minimum(places + side_pixels, box[2:])
+    intersection = np.clip(high - low, 0, None).prod(axis=1)
+    shares = intersection / min(float((box[2:] - box[:2]).prod()), float(side_pixels**2))
+    return cast(NDArray[np.float64], shares)
+
+
+def brightness_difference(pair_patches: NDArray[np.float32]) -> NDArray[np.float64]:
+    """The plain control, which no network has learnt: by how much the sides differ in smoothed brightness.
+
+    ``|mean_c(G * left) - mean_c(G * right)|`` with G a Gaussian of standard deviation P/8 (edges repeated) and mean_c
+    the mean over the central P/2 x P/2 pixels.
+
+    Args:
+        pair_patches: [N, 2, P, P]; axis 1 is left, right.
+
+    Returns:
+        [N] differences, in the patches' unit.
+    """
+    side = pair_patches.shape[-1]
+    # Smoothing is linear: smoothing the difference is the difference of the smoothed sides.
+    difference = pair_patches[:, 0].astype(np.float64) - pair_patches[:, 1]
+    smooth = gaussian_filter(difference, sigma=(0, side / 8, side / 8), mode="nearest")
+    centre = slice(side // 4, side - side // 4)
+    return cast(NDArray[np.float64], np.abs(smooth[:, centre, centre].mean(axis=(1, 2))))
+
+
+def score(encoder: nn.Module, samples: pd.DataFrame, cut: Cut, config: Config) -> pd.DataFrame:
+    """Scores validation and test samples by an encoder whose weights stay as they are.
+
+    Scores: ``linear`` and ``knn<k>`` on the features of the sample's own side, learnt from training women's samples;
+    ``distance``, the distance of both sides' projected embeddings (in the space that the encoder's metadata name
+    "embedding", else unit); ``brightness``, see `brightness_difference`.
+
+    Args:
+        encoder: turns [B, 1, P, P] into features and embeddings.
+        samples: from `sample_patches`.
+        cut: gives the normalized pairs [N, 2, P, P] of some samples; axis 1 is left, right.
+        config: its downstream.probe section.
+
+    Returns:
+        One row per score and sample: task, score, the columns of the sample, value (higher = more abnormal), and note:
+        the C that validation chose, the number of neighbours that voted, or why values are missing.
+
+    Raises:
+        ValueError: the encoder gives features that are not finite.
+    """
+    embedding = (getattr(encoder, "metadata", None) or {}).get("embedding", "unit")
+    features, distance, brightness = _measure(encoder, samples, cut, embedding)
+    labels = samples.label.to_numpy()
+    train, validation, test = (samples.split.eq(split).to_numpy() for split in (LEARNT_ON, *SCORED_ON))
+    probe_config = config.downstream.probe
+    learnt = (features[train], labels[train])
+    linear = probes.linear_probe(*learnt, features[validation], labels[validation], features[test], probe_config)
+    note = f"C={linear.strength:g}" if not linear.note else linear.note
+    answers = [("linear", linear.validation_scores, linear.test_scores, note)]
+    for k in probe_config.neighbours:
+        votes = [
+            probes.knn_scores(*learnt, features[chosen], k, probe_config.temperature) for chosen in (validation, test)
+        ]
+        answers.append((f"knn{k}", votes[0].scores, votes[1].scores, f"k={votes[0].neighbours}"))
+    answers += [
+        ("distance", distance[validation], distance[test], embedding),
+        ("brightness", brightness[validation], brightness[test], ""),
+    ]
+    kept = ["split", "woman_id", "sample_id", "entry_id", "side", "label", "value", "category", "density", "view"]
+    tables = [
+        samples[chosen].assign(task=TASK, score=name, value=values.astype(np.float64), note=why)
+        for name, *of_split, why in answers
+        for chosen, values in zip((validation, test), of_split, strict=True)
+    ]
+    return pd.concat(tables, ignore_index=True)[["task", "score", *kept, "note"]]
+
+
+def metrics(predictions: pd.DataFrame, config: IntervalsConfig) -> dict[str, Metric | float]:
+    """Computes AUC and average precision of every score with intervals by a bootstrap over women.
+
+    Args:
+        predictions: from `score`.
+        config: replicates, confidence, seed.
+
+    Returns:
+        ``patches_<score>_<auc|ap>`` on test women, each {value, low, high}; the numbers patches_prevalence (share of
+        lesion patches), patches_women, patches_lesions, patches_normals and patches_undefined_replicates (those without
+        one of the classes, left out of the intervals); the same on validation women with ``validation_`` before it.
+    """
+    found: dict[str, Metric | float] = {}
+    for split, prefix in (("test", ""), ("validation", "validation_")):
+        rows = predictions[(predictions.task == TASK) & (predictions.split == split)]
+        if rows.empty:
+            continue
+        codes, women = pd.factorize(rows.woman_id, sort=True)
+        weights = intervals.women_weights(len(women), config.replicates, config.seed)
+        of_score = [(str(name), rows.score.eq(name).to_numpy()) for name in rows.score.unique()]
+        for name, chosen in of_score:
+            labels, values = rows.label.to_numpy()[chosen], rows.value.to_numpy()[chosen]
+            for kind, statistic in STATISTICS.items():
+                replicates = intervals.bootstrap(kind, labels, values, codes[chosen], weights)
+                low, high = intervals.interval(replicates, config.confidence)
+                found[f"{prefix}{TASK}_{name}_{kind}"] = {"value": statistic(labels, values), "low": low, "high": high}
+        first = rows[of_score[0][1]]
+        any_score = intervals.bootstrap("auc", first.label, np.zeros(len(first)), codes[of_score[0][1]], weights)
+        found |= {
+            f"{prefix}{TASK}_prevalence": float(first.label.mean()),
+            f"{prefix}{TASK}_women": float(len(women)),
+            f"{prefix}{TASK}_lesions": float(first.label.sum()),
+            f"{prefix}{TASK}_normals": float((1 - first.label).sum()),
+            f"{prefix}{TASK}_undefined_replicates": float(np.isnan(any_score).sum()),
+        }
+    return found
+
+
+def parse_metric(name: str) -> MetricName:
+    """Takes a metric's name apart.
+
+    Args:
+        name: such as ``patches_linear_auc`` or ``validation_patches_knn20_ap``.
+
+    Raises:
+        UserError: the name is none of a metric of this task.
+    """
+    parts = re.fullmatch(rf"(validation_)?{TASK}_(\w+)_(auc|ap)", name)
+    if parts is None:
+        raise UserError(
+            f"metric '{name}' is unknown; a metric is {TASK}_SCORE_auc or {TASK}_SCORE_ap with SCORE linear, knn20, "
+            "distance or brightness, on validation women with validation_ before it"
+        )
+    split = "validation" if parts[1] else "test"
+    return MetricName(split, parts[2], cast(Literal["auc", "ap"], parts[3]))
+
+
+def _measure(
+    encoder: nn.Module, samples: pd.DataFrame, cut: Cut, embedding: str
+) -> tuple[NDArray[np.float32], NDArray[np.float64], NDArray[np.float64]]:
+    """Features [N, F] of each sample's own side, and distance and brightness difference [N] of its two sides."""
+    features, distances, brightness = [], [], []
+    for start in range(0, max(len(samples), 1), SAMPLES_AT_ONCE):
+        part = samples.iloc[start : start + SAMPLES_AT_ONCE]
+        pairs = cut(part)
+        both, projected = extract(encoder, pairs.reshape(-1, 1, *pairs.shape[2:]))
+        own = 2 * np.arange(len(part)) + part.side.eq(SIDES[1]).to_numpy()
+        features.append(both[own])
+        left, right = torch.from_numpy(projected[0::2]), torch.from_numpy(projected[1::2])
+        distances.append(pair_distances(left, right, embedding).numpy().astype(np.float64))
+        brightness.append(brightness_difference(pairs))
+    return np.concatenate(features), np.concatenate(distances), np.concatenate(brightness)
+
+
+def _boxes(findings: pd.DataFrame, height: float, width: float) -> NDArray[np.float64]:
+    """Boxes [n, 4] of findings within the image, grown to whole pixels; NaN where the place is unknown."""
+    boxes = findings[["row_min", "col_min", "row_max", "col_max"]].to_numpy(dtype=np.float64)
+    limit = np.array([height, width])
+    low = np.clip(np.floor(boxes[:, :2]), 0, limit)
+    high = np.clip(np.maximum(np.ceil(boxes[:, 2:]), low + 1), 0, limit)
+    return np.hstack([low, high])
+
+
+def _lesions(
+    share: NDArray[np.float64], marked: pd.DataFrame, known: dict[str, Any], config: Config
+) -> Iterator[dict[str, Any]]:
+    """Lesion patches of an entry; a row with "reason" for every finding that gives none."""
+    side_pixels, rules = patch_side(config), config.downstream.patches
+    numbers = marked.groupby("side", sort=False).cumcount().to_numpy()
+    boxes = _boxes(marked, share.shape[0] + side_pixels - 1, share.shape[1] + side_pixels - 1)
+    for finding, number, box in zip(marked.to_dict("records"), numbers, boxes, strict=True):
+        side, category = str(finding["side"]), str(finding["category"])
+        places, reason = _lesion_places(share, box, side_pixels, config.pairs.minimum_tissue, rules)
+        if reason:
+            yield {"entry_id": known["entry_id"], "side": side, "category": category, "reason": reason}
+            continue
+        seed = named_seed(config.data.split_seed, "lesion patches", known["entry_id"], side, int(number))
+        chosen = np.random.default_rng(seed).permutation(places)[: rules.per_lesion]
+        for count, (row, col) in enumerate(chosen):
+            name = f"{known['entry_id']}_{side}_lesion{number}_{count}"
+            place = {"side": side, "row": row, "col": col, "label": 1, "category": category}
+            yield {**known, **place, "sample_id": name}
+
+
+def _lesion_places(
+    share: NDArray[np.float64], box: NDArray[np.float64], side_pixels: int, minimum_tissue: float, rules: PatchesConfig
+) -> tuple[Places, str]:
+    """Allowed places [n, 2] of a lesion's patches, or the reason why there is none."""
+    none = np.empty((0, 2), dtype=np.int64)
+    if np.isnan(box).any():
+        return none, "place unknown"
+    if share.size == 0:
+        return none, "the image is smaller than a patch"
+    if (box[2:] <= box[:2]).any():
+        return none, "outside the image"
+    last = np.array(share.shape) - 1
+    centred = np.clip(np.round((box[:2] + box[2:] - side_pixels) / 2), 0, last).astype(np.int64)
+    for reach in (side_pixels // 4, side_pixels // 2):
+        low, high = np.maximum(centred - reach, 0), np.minimum(centred + reach, last) + 1
+        enough = np.argwhere(share[low[0] : high[0], low[1] : high[1]] >= minimum_tissue) + low
+        places = enough[overlap_share(enough, side_pixels, box) >= rules.minimum_box_share]
+        if len(places):
+            return places, ""
+    return none, "too little tissue common to both sides, or overlap, around it"
+
+
+def _normals(
+    share: NDArray[np.float64],
+    marked: pd.DataFrame,
+    entry: dict[Any, Any],
+    known: dict[str, Any],
+    config: Config,
+) -> Iterator[dict[str, Any]]:
+    """Normal patches of an entry; a row with "reason" for every side that gives none."""
+    side_pixels, wanted = patch_side(config), config.downstream.patches.normal_per_image
+    allowed = share >= config.pairs.minimum_tissue
+    boxes = _boxes(marked, share.shape[0] + side_pixels - 1, share.shape[1] + side_pixels - 1)
+    reason = _not_normal(boxes, entry)
+    if not reason:
+        for low_row, low_col, high_row, high_col in boxes.astype(np.int64):
+            # The top-left pixels of the patches that intersect the box.
+            allowed[max(low_row - side_pixels + 1, 0) : high_row, max(low_col - side_pixels + 1, 0) : high_col] = False
+        reason = "" if allowed.any() else "no place with enough tissue common to both sides and free of lesions"
+    if reason:
+        for side in SIDES:
+            yield {"entry_id": known["entry_id"], "side": side, "category": NORMAL, "reason": reason}
+        return
+    places = np.flatnonzero(allowed)
+    for side in SIDES:
+        seed = named_seed(config.data.split_seed, "normal patches", known["entry_id"], side)
+        chosen = np.random.default_rng(seed).choice(places, size=min(wanted, len(places)), replace=False)
+        for count, place in enumerate(chosen):
+            row, col = divmod(int(place), share.shape[1])
+            name = f"{known['entry_id']}_{side}_normal_{count}"
+            yield {
+                **known,
+                "side": side,
+                "row": row,
+                "col": col,
+                "label": 0,
+                "category": NORMAL,
+                "sample_id": name,
+            }
+
+
+def _not_normal(boxes: NDArray[np.float64], entry: dict[Any, Any]) -> str:
+    """Why no patch of an entry may be called normal; empty if some may."""
+    if np.isnan(boxes).any():
+        return "it has a finding of unknown place"
+    outcome, birads = (None if pd.isna(entry[name]) else entry[name] for name in ("outcome", "birads"))
+    suspicious = outcome in SUSPICIOUS_OUTCOMES or (birads is not None and birads >= SUSPICIOUS_BIRADS)
+    if suspicious and len(boxes) == 0:
+        return "its exam is suspicious and nothing is marked in it"
+    return ""

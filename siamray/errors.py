@@ -1,0 +1,45 @@
+"""What a user can mend: an error of one line, and the way every command ends with it."""
+
+import sys
+from collections.abc import Callable
+from difflib import get_close_matches
+
+EXIT_USER_ERROR = 2
+
+
+class UserError(Exception):
+    """A mistake or a condition that the user can mend; its message is one line that names file, option and remedy."""
+
+
+def nearest(word: str, known: list[str]) -> str:
+    """Names the known word nearest to a misspelt one, as the end of an error message.
+
+    Args:
+        word: what the user wrote.
+        known: the valid words.
+
+    Returns:
+        ``"; did you mean 'X'?"``, or the list of the valid words where none is near.
+    """
+    close = get_close_matches(word, known, n=1, cutoff=0.5)
+    if close:
+        return f"; did you mean '{close[0]}'?"
+    if len(known) > 20:
+        return f"; there are {len(known)} valid names, such as {', '.join(sorted(known)[:5])}"
+    return f"; valid: {', '.join(sorted(known))}"
+
+
+def run_command(main: Callable[[list[str]], None]) -> None:
+    """Runs a command's main function on the command line; a UserError ends it in one line with exit code 2.
+
+    Args:
+        main: takes the arguments after the program's name.
+    """
+    try:
+        main(sys.argv[1:])
+    except UserError as error:
+        print(f"siamray: {' '.join(str(error).split())}", file=sys.stderr)
+        raise SystemExit(EXIT_USER_ERROR) from None
+    except KeyboardInterrupt:
+        print("siamray: interrupted; the same command goes on where this one stopped", file=sys.stderr)
+        raise SystemExit(130) from None

@@ -1,0 +1,110 @@
+"""The command ``python -m siamray.evaluate``: an encoder on the downstream tasks, beside the controls."""
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+
+from siamray.compose import compose, to_dict
+from siamray.config import Config
+from siamray.data.pairs import patch_side
+from siamray.data.preparation import prepare
+from siamray.downstream.evaluation import evaluate
+from siamray.errors import UserError, run_command
+from siamray.files import write_json, write_parquet
+from siamray.pretraining import encoder
+from siamray.provenance import git_state, versions
+from siamray.seeds import named_seed
+
+
+def main(words: list[str]) -> None:
+    """Evaluates the encoder of encoder=DIR and the untrained one of the same backbone on the same women.
+
+    Args:
+        words: the command line.
+
+    Raises:
+        UserError: whatever the user can mend.
+    """
+    config = compose("evaluate", words)
+    if config.encoder.folder is None:
+        raise UserError("encoder=DIR: name the folder of the encoder to evaluate, such as runs/pretrain/encoder")
+    tested = encoder.load(config.encoder.folder)
+    _check_patches(config, tested)
+    store = prepare(config)
+    found = {
+        "encoder": evaluate(tested, store, config, Path(config.out) / "examples"),
+        "untrained": evaluate(_untrained(config, tested), store, config),
+    }
+    folder = Path(config.out)
+    predictions = [result.predictions.assign(encoder=name) for name, result in found.items()]
+    write_parquet(folder / "predictions.parquet", pd.concat(predictions, ignore_index=True))
+    write_json(
+        folder / "evaluation.json",
+        {
+            "metrics": {name: result.metrics for name, result in found.items()},
+            "config": to_dict(config),
+            "data_fingerprint": store.fingerprint,
+            "git": git_state(),
+            "versions": versions(),
+        },
+    )
+    Console().print(_table({name: result.metrics for name, result in found.items()}, config))
+    print(f"predictions and metrics: {folder}")
+
+
+def _check_patches(config: Config, tested: encoder.PairEncoder) -> None:
+    """Refuses patches of another scale than the encoder was trained on, where it says so.
+
+    Raises:
+        UserError: naming the option to set.
+    """
+    facts = tested.metadata
+    wanted = {
+        "preparation.spacing_mm": (facts.get("spacing_mm"), config.preparation.spacing_mm),
+        "pairs.normalization": (facts.get("normalization"), config.pairs.normalization),
+    }
+    for name, (trained, asked) in wanted.items():
+        if trained is not None and trained != asked:
+            raise UserError(f"{name}={asked}: the encoder was trained with {trained}; say {name}={trained}")
+
+
+def _untrained(config: Config, tested: encoder.PairEncoder) -> encoder.PairEncoder:
+    """The control: the same backbone as initialised."""
+    from dataclasses import replace
+
+    backbone = str(tested.metadata.get("backbone", config.encoder.backbone))
+    chosen = replace(config.encoder, backbone=backbone, weights="random", folder=None)
+    return encoder.build(chosen, named_seed(config.seed, "network", "A"), patch_side(config))
+
+
+def _table(metrics: dict[str, dict[str, Any]], config: Config) -> Table:
+    counts = metrics["encoder"]
+    confidence = round(100 * config.downstream.intervals.confidence)
+    table = Table(
+        "score", "encoder", "AUC", f"{confidence} % interval", "average precision", f"{confidence} % interval",
+        title=f"abnormal-vs-normal patch: {counts['patches_lesions']:.0f} lesion and "
+        f"{counts['patches_normals']:.0f} normal patches of {counts['patches_women']:.0f} test women",
+        caption=f"bootstrap over women, {config.downstream.intervals.replicates} replicates; prevalence "
+        f"{counts['patches_prevalence']:.2f}",
+    )  # fmt: skip
+    scores = [
+        name[len("patches_") : -len("_auc")] for name in counts if name.startswith("patches_") and name.endswith("_auc")
+    ]
+    for score in scores:
+        for name, found in metrics.items():
+            if score == "brightness" and name == "untrained":
+                continue
+            auc, precision = found[f"patches_{score}_auc"], found[f"patches_{score}_ap"]
+            table.add_row(
+                score, "none" if score == "brightness" else name,
+                f"{auc['value']:.3f}", f"{auc['low']:.3f} to {auc['high']:.3f}",
+                f"{precision['value']:.3f}", f"{precision['low']:.3f} to {precision['high']:.3f}",
+            )  # fmt: skip
+    return table
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,1 @@
+"""Pretraining: patch pairs in, an encoder and everything measured on its way out."""

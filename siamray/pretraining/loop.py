@@ -1,0 +1,369 @@
+"""A configuration and a store go in, a trained encoder comes out: the train function that every worker runs."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from siamray.compose import to_dict
+from siamray.config import Config, PretrainingConfig
+from siamray.data.pairs import PairCutter, pair_batches, patch_side, place_pairs, shuffle_partners
+from siamray.data.store import Store
+from siamray.errors import UserError
+from siamray.files import write_parquet
+from siamray.pretraining import checkpoint, encoder, labels
+from siamray.pretraining.arithmetic import Arithmetic, choose
+from siamray.pretraining.distances import embed, pair_distances
+from siamray.pretraining.measurement import Measurement, measure, own_share
+from siamray.pretraining.objective import anti_collapse, contrastive_loss, cross_regularization
+from siamray.pretraining.worker import Worker
+from siamray.seeds import named_seed
+
+NETWORKS = ("A", "B")
+Report = Callable[[dict[str, Any]], None]
+
+
+class DivergedError(RuntimeError):
+    """A loss or a distance is no longer a number: going on would only cost."""
+
+
+@dataclass
+class _Run:
+    """What a worker holds while it trains."""
+
+    config: Config
+    worker: Worker
+    folder: Path
+    identity: dict[str, Any]
+    pairs: pd.DataFrame
+    cutter: PairCutter
+    side: int
+    networks: nn.ModuleList
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    scheduler: torch.optim.lr_scheduler.LRScheduler
+    arithmetic: Arithmetic
+    batch: int
+    steps: int
+    epochs: list[dict[str, Any]]
+    histograms: list[dict[str, Any]]
+
+
+def train(config: Config, store: Store, folder: Path, worker: Worker, report: Report) -> None:
+    """Trains the networks and exports the first one; resumes from the run's checkpoint where there is one.
+
+    Leaves in the folder: ``encoder/`` (timm local-dir), ``epochs.parquet`` and ``distances.parquet``; until it ends
+    also ``checkpoint.pt``. Resumed equals undisturbed: all random numbers follow from (seed, purpose, epoch, rank).
+
+    Args:
+        config: the configuration; its seed seeds everything.
+        store: the prepared exams; only training women are used.
+        folder: of the run, shared by all workers.
+        worker: this worker among all.
+        report: told one record per epoch by the leading worker's numbers; called by every worker.
+
+    Raises:
+        UserError: no pairs, too few pairs for the workers, a checkpoint of another run.
+        DivergedError: a loss that is not a number.
+    """
+    run = _set_up(config, store, folder, worker)
+    first = _resume(run)
+    measured = _measure(run, first) if first < config.pretraining.epochs or not run.epochs else None
+    if measured is not None and not run.epochs:
+        # Epoch 0 is the untrained state, which every later epoch is read against.
+        _log(run, 0, {}, np.zeros_like(measured.own), measured, 0.0)
+    for epoch in range(first, config.pretraining.epochs):
+        started = time.perf_counter()
+        weights = _labels(run, measured, epoch)
+        losses = _train_epoch(run, epoch, weights)
+        measured = _measure(run, epoch + 1)
+        _log(run, epoch + 1, losses, weights, measured, time.perf_counter() - started)
+        if worker.leads:
+            _save(run, epoch + 1)
+        report(run.epochs[-len(run.networks)])
+    if worker.leads:
+        _export(run)
+    worker.wait()
+
+
+def training_pairs(config: Config, store: Store) -> pd.DataFrame:
+    """Places the pairs of the training women: neither validation nor test women are ever seen in pretraining."""
+    split = store.split(config.data)
+    women = {str(woman) for woman in split.index[split == "training"]}
+    return place_pairs(store, config, women)
+
+
+def epoch_pairs(pairs: pd.DataFrame, config: Config, epoch: int) -> pd.DataFrame:
+    """Draws the pairs of an epoch, the same on every worker; with shuffled partners each gets another woman's patch."""
+    wanted = config.pretraining.pairs_per_epoch
+    drawn = pairs
+    if wanted is not None and wanted < len(pairs):
+        generator = np.random.default_rng(named_seed(config.seed, "draw", epoch))
+        drawn = pairs.iloc[np.sort(generator.choice(len(pairs), size=wanted, replace=False))]
+    drawn = drawn.reset_index(drop=True)
+    if config.pretraining.partners == "shuffled":
+        partner = drawn.iloc[shuffle_partners(drawn, named_seed(config.seed, "partners", epoch))]
+        drawn = drawn.assign(
+            partner_entry_id=partner.entry_id.to_numpy(),
+            partner_row=partner.row.to_numpy(),
+            partner_col=partner.col.to_numpy(),
+        )
+    return drawn
+
+
+def _set_up(config: Config, store: Store, folder: Path, worker: Worker) -> _Run:
+    method = config.pretraining
+    names = NETWORKS if method.dual else NETWORKS[:1]
+    side = patch_side(config)
+    networks = nn.ModuleList(
+        encoder.build(config.encoder, named_seed(config.seed, "network", name), side) for name in names
+    ).to(worker.device)
+    arithmetic = worker.broadcast(choose(method.precision, networks[0], side, 2 * method.batch_pairs))
+    networks = arithmetic.arrange(networks)
+    pairs = training_pairs(config, store)
+    batch, steps = _batches(len(epoch_pairs(pairs, config, 0)), method, worker)
+    optimizer = torch.optim.AdamW(networks.parameters(), lr=method.learning_rate, weight_decay=method.weight_decay)
+    return _Run(
+        config=config,
+        worker=worker,
+        folder=folder,
+        identity=checkpoint.training_identity(to_dict(config), store.fingerprint),
+        pairs=pairs,
+        cutter=PairCutter(store, config.pairs),
+        side=side,
+        networks=networks,
+        model=_distributed(_Siamese(networks), method, worker),
+        optimizer=optimizer,
+        scheduler=_schedule(optimizer, method, max(1, method.epochs * steps)),
+        arithmetic=arithmetic,
+        batch=batch,
+        steps=steps,
+        epochs=[],
+        histograms=[],
+    )
+
+
+class _Siamese(nn.Module):
+    """All networks on both sides of a batch, as one module, so that DDP reduces their gradients together."""
+
+    def __init__(self, networks: nn.ModuleList) -> None:
+        super().__init__()
+        self.networks = networks
+
+    def forward(self, both: torch.Tensor) -> list[torch.Tensor]:
+        """[2B, 1, P, P], lefts before rights -> one embedding [2B, D] per network."""
+        return [network(both)[1] for network in self.networks]
+
+
+def _distributed(model: nn.Module, method: PretrainingConfig, worker: Worker) -> nn.Module:
+    if worker.world_size == 1:
+        return model
+    if method.batch_norm == "sync":
+        if worker.device.type == "cpu":
+            raise UserError("pretraining.batch_norm=sync: only on GPUs; take batch_norm=local or cluster.gpus=1")
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    devices = [worker.device.index or 0] if worker.device.type == "cuda" else None
+    # Local batch norm: running statistics are the leading worker's, as only its weights are exported.
+    return DistributedDataParallel(model, device_ids=devices, broadcast_buffers=True)
+
+
+def _batches(pairs: int, method: PretrainingConfig, worker: Worker) -> tuple[int, int]:
+    """Pairs of a worker's step, and steps of an epoch: the same on all workers, so nobody waits for a missing one."""
+    fewest = min(len(own_share(pairs, Worker(rank, worker.world_size))) for rank in range(worker.world_size))
+    batch = min(method.batch_pairs // worker.world_size, fewest)
+    if batch < 2:
+        raise UserError(
+            f"cluster.workers={worker.world_size}: {pairs} pairs and pretraining.batch_pairs={method.batch_pairs} "
+            "leave a worker fewer than 2 pairs a step; take fewer workers or larger batches"
+        )
+    return batch, fewest // batch
+
+
+def _schedule(
+    optimizer: torch.optim.Optimizer, method: PretrainingConfig, steps: int
+) -> torch.optim.lr_scheduler.LRScheduler:
+    if method.schedule == "one_cycle":
+        return torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=method.learning_rate, total_steps=steps)
+    if method.schedule == "cosine":
+        return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps)
+    return torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0, total_iters=1)
+
+
+def _measure(run: _Run, epoch: int) -> Measurement:
+    """Measures the pairs that the epoch counted from 0 will train on."""
+    pairs = epoch_pairs(run.pairs, run.config, epoch)
+    measured = measure(run.networks, pairs, run.cutter, run.side, run.config, run.worker, run.arithmetic, epoch)
+    if not np.isfinite(measured.sample).all():
+        raise DivergedError(f"distances are no longer numbers after epoch {epoch}")
+    return measured
+
+
+def _labels(run: _Run, measured: Measurement | None, epoch: int) -> NDArray[np.float64]:
+    """Soft labels [networks, own pairs] that train each network in this epoch: zero in the warm-up."""
+    method = run.config.pretraining
+    assert measured is not None
+    if epoch < method.warmup_epochs:
+        return np.zeros_like(measured.own)
+    made = [
+        labels.soft_labels(own, method, labels.rank_quantiles(sample) if method.labels == "rank" else fitted)
+        for own, fitted, sample in zip(measured.own, measured.mixtures, measured.sample, strict=True)
+    ]
+    if len(made) == 1:
+        return np.stack(made)
+    return np.stack([labels.exchange(made[0], made[1], method.label_exchange),
+                     labels.exchange(made[1], made[0], method.label_exchange)])  # fmt: skip
+
+
+def _train_epoch(run: _Run, epoch: int, weights: NDArray[np.float64]) -> dict[str, float]:
+    """One pass over this worker's share of the epoch's pairs; returns the mean losses over all workers."""
+    worker, config = run.worker, run.config
+    pairs = epoch_pairs(run.pairs, config, epoch)
+    own = own_share(len(pairs), worker)
+    generator = np.random.default_rng(named_seed(config.seed, "order", epoch, worker.rank))
+    order = generator.permutation(len(own))[: run.steps * run.batch].reshape(run.steps, run.batch)
+    batches = [pairs.iloc[own[positions]] for positions in order]
+    # Layers with randomness of their own (dropout, drop path) draw from the global generator.
+    torch.manual_seed(named_seed(config.seed, "layers", epoch, worker.rank))
+    seed = named_seed(config.seed, "augmentation", epoch, worker.rank)
+    total: dict[str, torch.Tensor] = {}
+    run.model.train()
+    for positions, patches in zip(
+        order, pair_batches(run.cutter, batches, run.side, config.pairs.augmentation, seed), strict=True
+    ):
+        both = patches.transpose(0, 1).reshape(-1, 1, run.side, run.side).to(worker.device)
+        run.optimizer.zero_grad(set_to_none=True)
+        with run.arithmetic.autocast(worker.device):
+            embeddings = run.model(run.arithmetic.arrange(both))
+        wanted = torch.from_numpy(weights[:, positions]).float().to(worker.device)
+        loss, parts = total_loss(embeddings, wanted, config.pretraining)
+        if not torch.isfinite(loss):
+            raise DivergedError(f"the loss is no longer a number in epoch {epoch + 1}")
+        loss.backward()  # type: ignore[no-untyped-call]
+        run.optimizer.step()
+        run.scheduler.step()
+        for name, value in parts.items():
+            total[name] = total.get(name, torch.zeros((), device=worker.device)) + value.detach()
+    means = {name: float(value) / run.steps for name, value in total.items()}
+    return {name: float(np.mean([part[name] for part in worker.gather(means)])) for name in means}
+
+
+def total_loss(
+    embeddings: list[torch.Tensor], weights: torch.Tensor, method: PretrainingConfig
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """Adds up the objective over the networks: soft contrastive loss, anti-collapse term, cross-regularization.
+
+    Args:
+        embeddings: per network [2B, D], the B left embeddings before the B right ones.
+        weights: [networks, B] soft labels, 1 = different.
+        method: kinds and weights of the terms.
+
+    Returns:
+        The loss to minimise, and its terms as contrastive_A, anti_collapse_A, ..., cross, loss.
+    """
+    halves = [embed(embedding, method.embedding).chunk(2) for embedding in embeddings]
+    # Embedded already, so their plain distance is meant.
+    distances = [pair_distances(left, right, "raw") for left, right in halves]
+    parts: dict[str, torch.Tensor] = {}
+    loss = torch.zeros((), device=weights.device)
+    for name, (left, right), distance, weight in zip(NETWORKS, halves, distances, weights, strict=False):
+        parts[f"contrastive_{name}"] = contrastive_loss(distance, weight, method.margin)
+        parts[f"anti_collapse_{name}"] = anti_collapse(
+            method.anti_collapse.kind, left, right, margin=method.margin, embedding=method.embedding,
+            covariance_weight=method.anti_collapse.covariance_weight,
+        )  # fmt: skip
+        loss = loss + parts[f"contrastive_{name}"] + method.anti_collapse.weight * parts[f"anti_collapse_{name}"]
+    parts["cross"] = torch.zeros((), device=weights.device)
+    if len(halves) == 2:
+        parts["cross"] = cross_regularization(
+            method.cross_regularization.kind, distances[0], distances[1], torch.cat(halves[0]), torch.cat(halves[1])
+        )
+        loss = loss + method.cross_regularization.weight * parts["cross"]
+    parts["loss"] = loss
+    return loss, parts
+
+
+def _log(
+    run: _Run, epoch: int, losses: dict[str, float], weights: NDArray[np.float64], measured: Measurement, seconds: float
+) -> None:
+    """Adds one record per network to the tables of the run, and writes them."""
+    shares = run.worker.gather((weights.sum(axis=1), weights.shape[1]))
+    label_means = sum(total for total, _ in shares) / sum(count for _, count in shares)
+    for name, label_mean, record, histogram in zip(
+        NETWORKS, label_means, measured.log(), measured.histograms(), strict=False
+    ):
+        run.epochs.append(
+            {
+                "epoch": epoch,
+                "network": name,
+                "loss": losses.get("loss", float("nan")),
+                "contrastive": losses.get(f"contrastive_{name}", float("nan")),
+                "cross": losses.get("cross", float("nan")),
+                "anti_collapse": losses.get(f"anti_collapse_{name}", float("nan")),
+                "label_mean": float(label_mean),
+                **record,
+                "learning_rate": float(run.optimizer.param_groups[0]["lr"]),
+                "seconds": seconds,
+            }
+        )
+        run.histograms.append({"epoch": epoch, "network": name, **histogram})
+    if run.worker.leads:
+        _write_tables(run)
+
+
+def _write_tables(run: _Run) -> None:
+    write_parquet(run.folder / "epochs.parquet", pd.DataFrame(run.epochs))
+    write_parquet(run.folder / "distances.parquet", pd.DataFrame(run.histograms))
+
+
+def _save(run: _Run, epoch: int) -> None:
+    checkpoint.save(
+        run.folder,
+        {
+            "identity": run.identity,
+            "epoch": epoch,
+            "arithmetic": run.arithmetic.name,
+            "networks": run.networks.state_dict(),
+            "optimizer": run.optimizer.state_dict(),
+            "scheduler": run.scheduler.state_dict(),
+            "epochs": run.epochs,
+            "histograms": run.histograms,
+        },
+    )
+
+
+def _resume(run: _Run) -> int:
+    """Loads the checkpoint, if there is one; returns the number of epochs done."""
+    state = checkpoint.load(run.folder, run.identity)
+    if state is None:
+        return 0
+    run.arithmetic = Arithmetic.named(state["arithmetic"])
+    run.networks.load_state_dict(state["networks"])
+    run.optimizer.load_state_dict(state["optimizer"])
+    run.scheduler.load_state_dict(state["scheduler"])
+    run.epochs, run.histograms = state["epochs"], state["histograms"]
+    return int(state["epoch"])
+
+
+def _export(run: _Run) -> None:
+    config = run.config
+    metadata = {
+        "backbone": config.encoder.backbone,
+        "patch_pixels": run.side,
+        "spacing_mm": config.preparation.spacing_mm,
+        "normalization": config.pairs.normalization,
+        "embedding": config.pretraining.embedding,
+        "epochs": config.pretraining.epochs,
+        "seed": config.seed,
+        "world_size": run.worker.world_size,
+        "batch_pairs": run.batch * run.worker.world_size,
+        "identity": checkpoint.identity_hash(run.identity),
+    }
+    encoder.export(run.networks[0], run.folder / "encoder", metadata)

@@ -1,0 +1,158 @@
+"""Networks and pairs go in; every worker's distances, the fitted mixtures and the collapse indicators come out."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from siamray.config import Config
+from siamray.data.pairs import PairCutter, pair_batches
+from siamray.pretraining import mixture
+from siamray.pretraining.arithmetic import Arithmetic
+from siamray.pretraining.distances import (
+    agreement,
+    dimension_deviation,
+    distance_quantiles,
+    effective_rank,
+    embed,
+    pair_distances,
+)
+from siamray.pretraining.mixture import Mixture
+from siamray.pretraining.worker import Worker
+from siamray.seeds import named_seed
+
+# Pairs are measured in blocks of fixed size and content, so that a pair's distance is the same number whichever worker
+# measures it: a convolution may round differently in a batch of another size.
+BLOCK_PAIRS = 64
+# Embeddings kept for the collapse indicators; their singular values need no more.
+_EMBEDDINGS_KEPT = 1024
+_BINS = 60
+
+
+def own_share(pairs: int, worker: Worker) -> NDArray[np.int64]:
+    """Positions of the pairs that a worker measures and trains on: every world_size-th block."""
+    positions = np.arange(pairs)
+    return positions[(positions // BLOCK_PAIRS) % worker.world_size == worker.rank]
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Distances of an epoch's pairs, and what was fitted to them."""
+
+    own: NDArray[np.float64]
+    """[networks, own pairs]: this worker's distances."""
+    sample: NDArray[np.float64]
+    """[networks, sampled pairs]: a seeded sample over all workers, equal on all of them."""
+    mixtures: list[Mixture]
+    """One per network, equal on all workers."""
+    indicators: list[dict[str, float]]
+    """One per network: quantiles of the raw distances, embedding_deviation, effective_rank, agreement."""
+
+    def log(self) -> list[dict[str, Any]]:
+        """One record per network for the epoch table."""
+        return [
+            {
+                **indicators,
+                "usable": fitted.usable,
+                "unusable_reason": fitted.reason,
+                "separation": fitted.separation,
+                "bic_gain": fitted.bic_gain,
+            }
+            for indicators, fitted in zip(self.indicators, self.mixtures, strict=True)
+        ]
+
+    def histograms(self) -> list[dict[str, Any]]:
+        """One record per network for the table of distance histograms."""
+        records = []
+        for distances, fitted in zip(self.sample, self.mixtures, strict=True):
+            counts, edges = np.histogram(distances[np.isfinite(distances)], bins=_BINS)
+            records.append(
+                {
+                    "edges": edges.tolist(),
+                    "counts": counts.tolist(),
+                    "weights": list(map(float, fitted.weights)),
+                    "means": list(map(float, fitted.means)),
+                    "deviations": list(map(float, fitted.deviations)),
+                    "usable": fitted.usable,
+                }
+            )
+        return records
+
+
+def measure(
+    networks: nn.ModuleList, pairs: pd.DataFrame, cutter: PairCutter, side: int, config: Config, worker: Worker,
+    arithmetic: Arithmetic, epoch: int,
+) -> Measurement:  # fmt: skip
+    """Measures an epoch's pairs in eval mode and fits one mixture per network; no worker sees all distances.
+
+    Args:
+        networks: encoders; their mode is restored.
+        pairs: the epoch's pairs, the same table on every worker.
+        cutter: cuts the patches.
+        side: patch side in pixels.
+        config: the configuration.
+        worker: this worker.
+        arithmetic: of the forward pass.
+        epoch: seeds the sample and the mixture's starts.
+    """
+    own = own_share(len(pairs), worker)
+    distances, embeddings = _forward(networks, pairs.iloc[own], cutter, side, config, worker, arithmetic)
+    sample = _shared_sample(distances, own, len(pairs), config, worker, epoch)
+    fitted = [
+        mixture.fit(values, config.pretraining.mixture, named_seed(config.seed, "mixture", epoch, number) % 2**32)
+        for number, values in enumerate(sample)
+    ]
+    mixtures = worker.broadcast(fitted)
+    agree = agreement(sample[0], sample[1]) if len(sample) > 1 else float("nan")
+    indicators = worker.broadcast([
+        {
+            **distance_quantiles(values),
+            "embedding_deviation": dimension_deviation(kept),
+            "effective_rank": effective_rank(kept),
+            "agreement": agree,
+        }
+        for values, kept in zip(sample, embeddings, strict=True)
+    ])  # fmt: skip
+    return Measurement(distances, sample, mixtures, indicators)
+
+
+def _forward(
+    networks: nn.ModuleList, own: pd.DataFrame, cutter: PairCutter, side: int, config: Config, worker: Worker,
+    arithmetic: Arithmetic,
+) -> tuple[NDArray[np.float64], list[torch.Tensor]]:  # fmt: skip
+    """Distances [networks, own pairs] and, per network, some embeddings [kept, D]."""
+    was_training = networks.training
+    networks.eval()
+    batches = [own.iloc[start : start + BLOCK_PAIRS] for start in range(0, len(own), BLOCK_PAIRS)]
+    distances: list[list[NDArray[np.float64]]] = [[] for _ in networks]
+    kept: list[list[torch.Tensor]] = [[] for _ in networks]
+    with torch.inference_mode():
+        for number, patches in enumerate(pair_batches(cutter, batches, side, None, seed=0)):
+            both = patches.transpose(0, 1).reshape(-1, 1, side, side).to(worker.device)
+            for index, network in enumerate(networks):
+                with arithmetic.autocast(worker.device):
+                    _, embedding = network(arithmetic.arrange(both))
+                embedded = embed(embedding, config.pretraining.embedding)
+                left, right = embedded.chunk(2)
+                distances[index].append(pair_distances(left, right, "raw").double().cpu().numpy())
+                if number * 2 * BLOCK_PAIRS < _EMBEDDINGS_KEPT:
+                    kept[index].append(embedded.cpu())
+    networks.train(was_training)
+    return np.stack([np.concatenate(parts) for parts in distances]), [torch.cat(parts) for parts in kept]
+
+
+def _shared_sample(
+    distances: NDArray[np.float64], own: NDArray[np.int64], pairs: int, config: Config, worker: Worker, epoch: int
+) -> NDArray[np.float64]:
+    """[networks, sample]: the distances of seeded positions, in order of position, collected from all workers."""
+    size = min(pairs, config.pretraining.mixture.sample)
+    generator = np.random.default_rng(named_seed(config.seed, "sample", epoch))
+    chosen = np.sort(generator.choice(pairs, size=size, replace=False))
+    mine = np.isin(own, chosen)
+    parts = worker.gather((own[mine], distances[:, mine]))
+    order = np.argsort(np.concatenate([positions for positions, _ in parts]))
+    return np.asarray(np.concatenate([values for _, values in parts], axis=1)[:, order])

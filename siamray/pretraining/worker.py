@@ -1,0 +1,42 @@
+"""One worker among many: what it is told of the others, the same for one process and for a cluster."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as distributed
+
+
+@dataclass(frozen=True)
+class Worker:
+    """One of the processes that train together; alone, it is rank 0 of 1."""
+
+    rank: int = 0
+    world_size: int = 1
+    device: torch.device = torch.device("cpu")
+
+    @property
+    def leads(self) -> bool:
+        """Whether this is the worker that writes files."""
+        return self.rank == 0
+
+    def gather(self, value: Any) -> list[Any]:
+        """Collects a small value of every worker on every worker, in order of rank."""
+        if self.world_size == 1:
+            return [value]
+        collected: list[Any] = [None] * self.world_size
+        distributed.all_gather_object(collected, value)
+        return collected
+
+    def broadcast(self, value: Any) -> Any:
+        """Hands the leading worker's value to all."""
+        if self.world_size == 1:
+            return value
+        box = [value]
+        distributed.broadcast_object_list(box, src=0)
+        return box[0]
+
+    def wait(self) -> None:
+        """Waits until all workers are here."""
+        if self.world_size > 1:
+            distributed.barrier()

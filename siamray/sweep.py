@@ -1,0 +1,263 @@
+"""The command ``python -m siamray.sweep``: an ablation or a search, from exams to a compared table and a report."""
+
+import shlex
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from dashboards.report import write_report
+from rich.console import Console
+from rich.table import Table
+
+from siamray.compose import compose
+from siamray.config import Config
+from siamray.data.preparation import prepare, store_path
+from siamray.data.store import Store
+from siamray.downstream.patches import parse_metric
+from siamray.errors import UserError, run_command
+from siamray.files import write_parquet
+from siamray.provenance import git_state, versions
+from siamray.sweeps import results, tables
+from siamray.sweeps.ablation import Trial, base_words, design
+from siamray.sweeps.comparison import compare
+from siamray.sweeps.cost import estimate
+from siamray.sweeps.fixed_arithmetic import fix_arithmetic
+from siamray.sweeps.runner import run_trials, sole_driver, unfinished
+from siamray.sweeps.search import check_parameters, run_search
+
+# Compared beside the primary metric, each a family of its own: what the encoder's features are worth to another
+# classifier, and what the distance tells without any label.
+SECONDARY_METRICS = ("patches_linear_ap", "patches_knn20_auc", "patches_distance_auc")
+
+
+def main(words: list[str]) -> None:
+    """Runs what the command line asks for; run again, it goes on where it stopped.
+
+    Args:
+        words: the command line.
+
+    Raises:
+        UserError: whatever the user can mend.
+    """
+    config = compose("sweep", words)
+    if (config.ablation is None) == (config.search is None):
+        raise UserError("name one ablation=NAME or one search=NAME; --help lists them")
+    console = Console(stderr=True)
+    if config.ablation is not None:
+        parse_metric(config.ablation.metric)
+        run_ablation(config, words, console)
+    elif config.search is not None:
+        parse_metric(config.search.metric)
+        check_parameters(config.search)
+        run_searching(config, words, console)
+
+
+def run_ablation(config: Config, words: list[str], console: Console) -> None:
+    """Runs an ablation: prepare, trials, comparison, table, report."""
+    ablation = config.ablation
+    assert ablation is not None
+    experiment = Path(config.results) / ablation.name
+    if config.dry_run:
+        _print_plan(
+            design(config, words, lambda chosen: (fix_arithmetic(chosen, experiment, keep=False), "not prepared"))
+        )
+        return
+    with sole_driver(experiment):
+        stores: dict[str, Store] = {}
+
+        def settle(chosen: Config) -> tuple[Config, str]:
+            path = str(store_path(chosen))
+            stores[path] = stores.get(path) or prepare(chosen)
+            return fix_arithmetic(chosen, experiment), stores[path].fingerprint
+
+        trials = design(config, words, settle)
+        by_trial = {trial.trial_id: stores[str(store_path(trial.config))] for trial in trials}
+        _check_same_question(experiment, config)
+        results.write_experiment(experiment, _experiment_record(config, words, trials, by_trial[trials[0].trial_id]))
+        remaining = unfinished(trials, experiment)
+        console.print(f"{ablation.question}\n{len(trials)} trials, {len(trials) - len(remaining)} of them done before")
+        run_trials(
+            remaining, {name: store.path for name, store in by_trial.items()}, experiment, config.cluster, console
+        )
+        done = results.collect(experiment)
+        comparison = compare_trials(config, trials, experiment)
+        write_parquet(experiment / results.COMPARISON_FILE, comparison)
+        report = write_report(experiment)
+    _print_comparison(config, comparison, done)
+    print(f"report: {report}")
+    failed = done[done.state != "finished"]
+    if len(failed):
+        raise UserError(
+            f"{len(failed)} of {len(trials)} trials failed, first {failed.trial_id.iloc[0]}: {failed.reason.iloc[0]}; "
+            "the same command tries them again"
+        )
+
+
+def run_searching(config: Config, words: list[str], console: Console) -> None:
+    """Runs a search: prepare, Optuna's trials, table of the best settings."""
+    search = config.search
+    assert search is not None
+    experiment = Path(config.results) / search.name
+    if config.dry_run:
+        print(f"search {search.name}: {search.trials} trials of {len(search.parameters)} options by {search.sampler}")
+        for name, parameter in search.parameters.items():
+            place = parameter.choices or f"{parameter.low:g} to {parameter.high:g}{' (log)' if parameter.log else ''}"
+            print(f"  {name}: {place}")
+        return
+    with sole_driver(experiment):
+        store = prepare(config)
+        results.write_experiment(
+            experiment,
+            {
+                **_common_record(config, words, store),
+                "name": search.name,
+                "kind": "search",
+                "question": search.question,
+                "metric": search.metric,
+                "variants": {"searched": list(search.parameters)},
+                "seeds": [config.seed],
+                "folds": [config.data.fold],
+            },
+        )
+        found = run_search(config, words, store, experiment, console)
+        results.collect(experiment)
+        report = write_report(experiment)
+    _print_found(found, search.metric)
+    print(f"report: {report}")
+
+
+def compare_trials(config: Config, trials: list[Trial], experiment: Path) -> pd.DataFrame:
+    """Compares every variant and control with the reference, metric by metric.
+
+    Args:
+        config: of the sweep.
+        trials: all of its trials; those not finished are missing from the comparison, which says so.
+        experiment: ``<results>/<experiment>``.
+
+    Returns:
+        The columns of comparison.parquet, primary metric first; no rows if the reference has no finished trial.
+    """
+    ablation = config.ablation
+    assert ablation is not None
+    loaded = results.load(experiment)
+    finished = set(loaded.trials.trial_id[loaded.trials.state == "finished"])
+    predictions = {
+        (trial.variant, trial.seed, trial.fold): loaded.predictions(trial.trial_id)
+        for trial in trials
+        if trial.trial_id in finished
+    }
+    if not any(variant == ablation.reference for variant, _, _ in predictions):
+        return pd.DataFrame(columns=list(results.COMPARISON_COLUMNS))
+    seconds = loaded.trials.set_index("trial_id").wall_s
+    costs = {
+        (trial.variant, trial.seed, trial.fold): float(seconds.get(trial.trial_id, float("nan"))) for trial in trials
+    }
+    compared = [
+        compare(
+            predictions,
+            ablation.reference,
+            metric,
+            ablation.variants,
+            ablation.controls,
+            config.downstream.intervals,
+            costs,
+        )
+        for metric in dict.fromkeys((ablation.metric, *SECONDARY_METRICS))
+    ]
+    return pd.concat(compared, ignore_index=True)
+
+
+def _check_same_question(experiment: Path, config: Config) -> None:
+    """Refuses an experiment folder in which another kind of question was asked.
+
+    Raises:
+        UserError: naming the folder.
+    """
+    ablation = config.ablation
+    assert ablation is not None
+    if not (experiment / results.EXPERIMENT_FILE).exists():
+        return
+    stored = results.read_experiment(experiment)
+    if stored["kind"] != "ablation" or stored["question"] != ablation.question:
+        raise UserError(f"{experiment} holds another question ('{stored['question']}'); name another results=DIR")
+
+
+def _common_record(config: Config, words: list[str], store: Store) -> dict[str, Any]:
+    counts = store.split(config.data).value_counts()
+    return {
+        "base_overrides": base_words(words),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": f"python -m siamray.sweep {shlex.join(words)}",
+        "data": {
+            "source": config.data.source,
+            "store_fingerprint": store.fingerprint,
+            "women": {name: int(counts.get(name, 0)) for name in ("training", "validation", "test")},
+        },
+        "versions": versions(),
+        "git": git_state(),
+    }
+
+
+def _experiment_record(config: Config, words: list[str], trials: list[Trial], store: Store) -> dict[str, Any]:
+    ablation = config.ablation
+    assert ablation is not None
+    return {
+        **_common_record(config, words, store),
+        "name": ablation.name,
+        "kind": "ablation",
+        "question": ablation.question,
+        "reference": ablation.reference,
+        "metric": ablation.metric,
+        "variants": ablation.variants,
+        "controls": ablation.controls,
+        "seeds": sorted({trial.seed for trial in trials}),
+        "folds": sorted({trial.fold for trial in trials}),
+        "trials": [trial.trial_id for trial in trials],
+    }
+
+
+def _print_plan(trials: list[Trial]) -> None:
+    """Prints what would run and what it would cost."""
+    first = store_path(trials[0].config)
+    table = Table("variant", "role", "seed", "fold", "estimated", title=f"{len(trials)} trials")
+    known: dict[tuple[str, int], float] = {}
+    total, basis = 0.0, ""
+    for trial in trials:
+        path = store_path(trial.config)
+        cost = estimate(trial, Store.open(path) if Store.exists(path) else None, known)
+        basis = cost.basis
+        total += cost.seconds or 0.0
+        shown = "unknown" if cost.seconds is None else f"{cost.seconds:.0f} s"
+        table.add_row(trial.variant, trial.role, str(trial.seed), str(trial.fold), shown)
+    Console().print(table)
+    asked = trials[0].config.cluster
+    cpus = asked.cpus * max(1, asked.workers)
+    print(
+        f"training of all trials: about {total * cpus / 3600:.2f} CPU hours ({basis}), evaluation beside it; "
+        "nothing was run"
+    )
+    print(f"store: {first}{'' if Store.exists(first) else ' (not prepared yet)'}")
+
+
+def _print_comparison(config: Config, comparison: pd.DataFrame, trials: pd.DataFrame) -> None:
+    ablation = config.ablation
+    assert ablation is not None
+    console = Console()
+    for metric in dict.fromkeys((ablation.metric, "patches_distance_auc")):
+        console.print(tables.console_table(comparison, metric, config.downstream.intervals.confidence))
+    women = comparison.women.max() if len(comparison) else 0
+    console.print(f"{len(trials)} trials, {women} test women")
+
+
+def _print_found(found: pd.DataFrame, metric: str) -> None:
+    table = Table(
+        *map(str, found.columns), title=f"best settings by {metric} (selection: to be confirmed on fresh seeds)"
+    )
+    for row in found.head(10).itertuples(index=False):
+        table.add_row(*(f"{value:.4g}" if isinstance(value, float) else str(value) for value in row))
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    run_command(main)

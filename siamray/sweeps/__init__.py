@@ -1,0 +1,1 @@
+"""Configurations go in; comparable trials, and what their comparison says, come out."""

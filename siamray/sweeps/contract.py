@@ -1,0 +1,127 @@
+"""What lies on disk after a sweep: the files of an experiment, and their keys and columns, one by one.
+
+<results>/<experiment>/
+    experiment.json       what was asked: see EXPERIMENT_KEYS
+    trials.parquet        one row per trial: see TRIAL_COLUMNS
+    comparison.parquet    one row per variant and metric: see COMPARISON_COLUMNS
+    report.html           written by dashboards.report
+    trials/<trial_id>/
+        epochs.parquet        one row per epoch and network: see EPOCH_COLUMNS
+        distances.parquet     one row per epoch and network: see DISTANCE_COLUMNS
+        predictions.parquet   one row per task, score and sample: see PREDICTION_COLUMNS
+        examples/             <entry_id>_left.png, <entry_id>_right.png, maps.parquet, boxes.parquet
+        encoder/              the exported encoder
+        trial.json            written last: a trial without it does not exist; see TRIAL_KEYS
+"""
+
+from typing import Any
+
+SCHEMA = 1
+
+EXPERIMENT_FILE = "experiment.json"
+TRIAL_FILE = "trial.json"
+TRIALS_FILE = "trials.parquet"
+COMPARISON_FILE = "comparison.parquet"
+REPORT_FILE = "report.html"
+TRIALS_FOLDER = "trials"
+EXAMPLES_FOLDER = "examples"
+
+EXPERIMENT_KEYS: dict[str, Any] = {
+    "name": "",  # the folder's name
+    "kind": "ablation",  # ablation or search
+    "question": "",  # what is asked, one sentence
+    "reference": None,  # the variant the others are compared with
+    "metric": None,  # the primary metric
+    "variants": {},  # name -> list of its overrides; of a search: "searched" -> the options it varies
+    "controls": {},  # name -> list of its overrides
+    "seeds": [],  # the seeds of every variant
+    "folds": [],  # the folds tested in turn
+    "base_overrides": [],  # overrides common to all variants
+    "created": None,  # ISO 8601 time
+    "command": None,  # the command line
+    "data": {},  # source, store_fingerprint, women: {training, validation, test: number of women}
+    "versions": {},  # package -> version
+    "git": {},  # commit, dirty
+    "trials": None,  # the trial ids that belong to it: folders of other ids are not read; None = all folders belong
+}
+"""Keys of experiment.json and what stands for a missing one; ``schema`` is added on writing."""
+
+TRIAL_KEYS: dict[str, Any] = {
+    "trial_id": None,  # equals the folder's name
+    "variant": None,
+    "seed": None,
+    "fold": 0,
+    "state": None,  # finished or failed
+    "reason": "",  # why it failed, one line
+    "config": {},  # the resolved configuration
+    "metrics": {},  # name -> {value, low, high} or a number; null = not a number
+    "cost": {},  # COST_COLUMNS: seconds
+    "git": {},
+    "versions": {},
+    "data_fingerprint": None,
+    "started": None,  # ISO 8601 times
+    "ended": None,
+}
+"""Keys of trial.json and what stands for a missing one; trial_id, variant, seed and state must be there."""
+
+COST_COLUMNS = ["wall_s", "cpu_s", "gpu_s", "pretrain_s", "evaluate_s"]
+
+TRIAL_COLUMNS = ["trial_id", "variant", "role", "seed", "fold", "state", "reason", "started", "ended"]
+"""First columns of trials.parquet.
+
+``role`` is variant or control, "" where unknown; ``state`` is finished, failed, or broken (unreadable: ``reason`` says
+why). COST_COLUMNS follow and, for every metric m, ``m``, ``m_low``, ``m_high``: the value and the ends of its interval,
+NaN where there is none.
+"""
+
+COMPARISON_COLUMNS: dict[str, str] = {
+    "variant": "str",  # whose row it is
+    "role": "str",  # variant or control
+    "reference": "str",  # the variant it is compared with
+    "metric": "str",
+    "value": "float64",  # mean over seeds and folds, with the ends of its interval
+    "value_low": "float64",
+    "value_high": "float64",
+    "effect": "float64",  # value minus the reference's, paired over women and seeds; NaN for the reference itself
+    "effect_low": "float64",
+    "effect_high": "float64",
+    "p": "float64",  # two-sided, uncorrected
+    "p_holm": "float64",  # Holm-corrected over the family; NaN outside of it
+    "seeds": "Int64",  # numbers of seeds, folds, women, lesion patches, normal patches
+    "folds": "Int64",
+    "women": "Int64",
+    "lesions": "Int64",
+    "normals": "Int64",
+    "verdict": "str",  # the answer in words
+    "cost_wall_s": "float64",  # mean wall seconds per trial
+    "note": "str",  # what to mind when reading the row; "" where nothing
+}
+"""Columns of comparison.parquet and their types."""
+
+EPOCH_COLUMNS = [
+    *("epoch", "network"),  # counted from 0; A or B
+    *("loss", "contrastive", "cross", "anti_collapse"),  # the loss and its terms
+    *("label_mean", "usable", "separation", "bic_gain"),  # mean soft label; whether the mixture was usable, Ashman's D
+    *("d_q01", "d_q05", "d_q25", "d_q50", "d_q75", "d_q95", "d_q99"),  # quantiles of the raw distances
+    *("embedding_deviation", "effective_rank", "agreement"),  # of the embeddings; of the two networks' labels
+    *("learning_rate", "seconds"),
+]
+"""Columns of epochs.parquet; further columns are kept."""
+
+DISTANCE_COLUMNS = ["epoch", "network", "edges", "counts", "weights", "means", "deviations", "usable"]
+"""Columns of distances.parquet: the histogram of the pair distances (edges: n + 1 numbers, counts: n) and the mixture
+fitted to them (weights, means, deviations: one number per component; empty where none was fitted)."""
+
+PREDICTION_COLUMNS = [
+    *("task", "score", "split"),
+    *("woman_id", "sample_id", "entry_id", "side"),
+    *("label", "value"),  # 0 or 1; the score given to the sample, higher = more abnormal
+    *("category", "density", "view"),
+]
+"""Columns of predictions.parquet."""
+
+MAP_COLUMNS = ["entry_id", "woman_id", "row", "col", "size", "distance"]
+"""Columns of examples/maps.parquet: centre and side of a patch in store pixels, and the distance of its pair."""
+
+BOX_COLUMNS = ["entry_id", "side", "category", "row_min", "col_min", "row_max", "col_max"]
+"""Columns of examples/boxes.parquet: findings in store pixels, half-open."""

@@ -1,0 +1,416 @@
+"""Results on disk: records and tables of an experiment in, plain JSON and Parquet files out, and back again.
+
+The files, keys and columns are listed in contract.py and are importable from here.
+The dashboards import this module and nothing else of siamray, so it imports no torch, ray or hydra.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from siamray.errors import UserError, nearest
+from siamray.files import write_atomically, write_json, writing_to
+from siamray.sweeps.contract import (
+    BOX_COLUMNS,
+    COMPARISON_COLUMNS,
+    COMPARISON_FILE,
+    COST_COLUMNS,
+    DISTANCE_COLUMNS,
+    EPOCH_COLUMNS,
+    EXAMPLES_FOLDER,
+    EXPERIMENT_FILE,
+    EXPERIMENT_KEYS,
+    MAP_COLUMNS,
+    PREDICTION_COLUMNS,
+    REPORT_FILE,
+    SCHEMA,
+    TRIAL_COLUMNS,
+    TRIAL_FILE,
+    TRIAL_KEYS,
+    TRIALS_FILE,
+    TRIALS_FOLDER,
+)
+from siamray.sweeps.reading import Unreadable, check_parquet, read_json, read_parquet
+
+__all__ = [
+    "COMPARISON_COLUMNS",
+    "COMPARISON_FILE",
+    "EXPERIMENT_FILE",
+    "REPORT_FILE",
+    "SCHEMA",
+    "TRIALS_FILE",
+    "TRIALS_FOLDER",
+    "TRIAL_FILE",
+    "Examples",
+    "Results",
+    "Unreadable",
+    "collect",
+    "finished_trials",
+    "load",
+    "read_experiment",
+    "read_trial",
+    "trials_table",
+    "write_bytes",
+    "write_experiment",
+    "write_json",
+    "write_parquet",
+    "write_trial",
+]
+
+LIST_TYPES = {
+    "edges": pa.float64(),
+    "counts": pa.int64(),
+    "weights": pa.float64(),
+    "means": pa.float64(),
+    "deviations": pa.float64(),
+}
+"""Columns that hold a list per row, and the type of its items: Parquet cannot tell it where all lists are empty."""
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Writes a file, atomically.
+
+    Args:
+        path: the file; its folder is made.
+        content: what it shall hold.
+
+    Raises:
+        UserError: the folder cannot be written to.
+    """
+    write_atomically(path, lambda temporary: temporary.write_bytes(content))
+
+
+def write_parquet(path: Path, frame: pd.DataFrame) -> None:
+    """Writes a table as Parquet, atomically.
+
+    Args:
+        path: the file.
+        frame: the table; columns named in LIST_TYPES hold a list per row.
+
+    Raises:
+        UserError: the folder cannot be written to.
+    """
+    table = pa.Table.from_pandas(frame, preserve_index=False)
+    for name, kind in LIST_TYPES.items():
+        if name in table.column_names:
+            lists = pa.array([list(cell) for cell in frame[name]], type=pa.list_(kind))
+            table = table.set_column(table.column_names.index(name), name, lists)
+    write_atomically(path, lambda temporary: pq.write_table(table, temporary))
+
+
+def write_experiment(folder: Path, record: Mapping[str, Any]) -> None:
+    """Writes experiment.json.
+
+    Args:
+        folder: ``<results>/<experiment>``.
+        record: keys of EXPERIMENT_KEYS; ``schema`` is added.
+
+    Raises:
+        ValueError: a key is not one of EXPERIMENT_KEYS.
+        UserError: the folder cannot be written to.
+    """
+    _refuse_unknown(record, EXPERIMENT_KEYS)
+    write_json(folder / EXPERIMENT_FILE, {"schema": SCHEMA, **EXPERIMENT_KEYS, **record})
+
+
+def write_trial(
+    folder: Path,
+    record: Mapping[str, Any],
+    *,
+    epochs: pd.DataFrame | None = None,
+    distances: pd.DataFrame | None = None,
+    predictions: pd.DataFrame | None = None,
+) -> None:
+    """Writes what a trial leaves, trial.json last, so that a trial is there entirely or not at all.
+
+    Args:
+        folder: ``<results>/<experiment>/trials/<trial_id>``.
+        record: keys of TRIAL_KEYS; ``schema`` is added.
+        epochs: EPOCH_COLUMNS.
+        distances: DISTANCE_COLUMNS.
+        predictions: PREDICTION_COLUMNS.
+
+    Raises:
+        ValueError: a key of the record is unknown or missing, or trial_id is not the folder's name.
+        UserError: the folder cannot be written to.
+    """
+    _refuse_unknown(record, TRIAL_KEYS)
+    if reason := _what_is_wrong(record, folder.name):
+        raise ValueError(reason)
+    # A trial that is run again must not be taken for the old one while its tables are being replaced.
+    with writing_to(folder):
+        (folder / TRIAL_FILE).unlink(missing_ok=True)
+    for name, frame in (("epochs", epochs), ("distances", distances), ("predictions", predictions)):
+        if frame is not None:
+            write_parquet(folder / f"{name}.parquet", frame)
+    write_json(folder / TRIAL_FILE, {"schema": SCHEMA, **TRIAL_KEYS, **record})
+
+
+def read_trial(folder: Path) -> dict[str, Any]:
+    """Reads a trial's record.
+
+    Args:
+        folder: ``<results>/<experiment>/trials/<trial_id>``.
+
+    Returns:
+        The keys of TRIAL_KEYS; every metric as ``{"value", "low", "high"}`` and every cost as floats, NaN for null.
+
+    Raises:
+        FileNotFoundError: there is no trial.json: the trial runs, or died.
+        Unreadable: trial.json or a table beside it cannot be read.
+    """
+    record = read_json(folder / TRIAL_FILE)
+    if _schema(record) > SCHEMA:
+        raise Unreadable(f"written by a newer siamray (schema {record['schema']}, this one reads up to {SCHEMA})")
+    if reason := _what_is_wrong(record, folder.name):
+        raise Unreadable(reason)
+    for name in ("epochs", "distances", "predictions"):
+        check_parquet(folder / f"{name}.parquet")
+    filled = {**TRIAL_KEYS, **record}
+    try:
+        filled["metrics"] = {name: _metric(value) for name, value in (filled["metrics"] or {}).items()}
+        filled["cost"] = {name: _number(value) for name, value in (filled["cost"] or {}).items()}
+    except (TypeError, ValueError, AttributeError) as error:
+        raise Unreadable(f"{TRIAL_FILE}: metrics or cost are not numbers ({error})") from error
+    return filled
+
+
+def finished_trials(experiment: Path) -> dict[str, dict[str, Any]]:
+    """Reads the trials that need not be run again.
+
+    Args:
+        experiment: ``<results>/<experiment>``; need not exist.
+
+    Returns:
+        trial_id -> record (see read_trial) of the trials whose state is finished, whole and readable.
+    """
+    finished = {}
+    for folder in _trial_folders(experiment):
+        try:
+            record = read_trial(folder)
+        except (FileNotFoundError, Unreadable):
+            continue
+        if record["state"] == "finished":
+            finished[folder.name] = record
+    return finished
+
+
+def collect(experiment: Path) -> pd.DataFrame:
+    """Builds trials.parquet from the trial.json files.
+
+    Args:
+        experiment: ``<results>/<experiment>``.
+
+    Returns:
+        What it wrote: one row per trial (TRIAL_COLUMNS, costs, metrics); none for trials that have no trial.json yet.
+
+    Raises:
+        UserError: no such experiment, written by a newer siamray, or the folder cannot be written to.
+    """
+    trials = trials_table(experiment, read_experiment(experiment))
+    write_parquet(experiment / TRIALS_FILE, trials)
+    return trials
+
+
+def read_experiment(path: Path) -> dict[str, Any]:
+    """Reads experiment.json.
+
+    Args:
+        path: ``<results>/<experiment>``.
+
+    Returns:
+        The keys of EXPERIMENT_KEYS.
+
+    Raises:
+        UserError: no such experiment, unreadable, or written by a newer siamray.
+    """
+    try:
+        record = read_json(path / EXPERIMENT_FILE)
+    except FileNotFoundError:
+        root = path if any(path.glob(f"*/{EXPERIMENT_FILE}")) else path.parent
+        known = sorted(file.parent.name for file in root.glob(f"*/{EXPERIMENT_FILE}"))
+        hint = nearest(path.name, known) if known else "; run a sweep first, or name its folder: results=DIR/EXPERIMENT"
+        raise UserError(f"no experiment '{path.name}' in {root} (results={path}){hint}") from None
+    except Unreadable as error:
+        raise UserError(f"results={path}: {error}; run the sweep again, it goes on where it stopped") from error
+    if _schema(record) > SCHEMA:
+        raise UserError(
+            f"results={path}: written by a newer siamray (schema {record['schema']}, this one reads up to {SCHEMA}); "
+            "update siamray"
+        )
+    return {**EXPERIMENT_KEYS, **{key: value for key, value in record.items() if value is not None}}
+
+
+def trials_table(experiment: Path, record: Mapping[str, Any]) -> pd.DataFrame:
+    """Tabulates the trials of an experiment without writing anything.
+
+    Args:
+        experiment: ``<results>/<experiment>``.
+        record: its experiment.json, for the roles and the ids that belong to it.
+
+    Returns:
+        One row per trial, in the order variants, controls, seed, fold; see TRIAL_COLUMNS.
+    """
+    roles = dict.fromkeys(record["variants"], "variant") | dict.fromkeys(record["controls"], "control")
+    wanted = None if record["trials"] is None else set(record["trials"])
+    rows: list[dict[str, Any]] = []
+    metrics: dict[str, None] = {}
+    costs = dict.fromkeys(COST_COLUMNS)
+    for folder in _trial_folders(experiment):
+        if wanted is not None and folder.name not in wanted:
+            continue
+        try:
+            trial = read_trial(folder)
+        except FileNotFoundError:
+            continue
+        except Unreadable as error:
+            rows.append({"trial_id": folder.name, "variant": "", "role": "", "state": "broken", "reason": str(error)})
+            continue
+        row = {key: trial[key] for key in TRIAL_COLUMNS if key != "role"} | {"role": roles.get(trial["variant"], "")}
+        row["reason"] = row["reason"] or ""
+        for name, metric in trial["metrics"].items():
+            metrics[name] = None
+            row |= {name: metric["value"], f"{name}_low": metric["low"], f"{name}_high": metric["high"]}
+        costs |= dict.fromkeys(trial["cost"])
+        rows.append(row | trial["cost"])
+    numbers = [*costs, *(f"{name}{end}" for name in metrics for end in ("", "_low", "_high"))]
+    table = pd.DataFrame(rows, columns=[*TRIAL_COLUMNS, *numbers])
+    types = dict.fromkeys(TRIAL_COLUMNS, "str") | dict.fromkeys(numbers, "float64") | {"seed": "Int64", "fold": "Int64"}
+    rank = {name: position for position, name in enumerate(roles)}
+    order = table["variant"].map(lambda name: rank.get(name, len(rank)))
+    return (
+        table.astype(types)
+        .assign(_order=order)
+        .sort_values(["_order", "variant", "seed", "fold", "trial_id"], ignore_index=True)
+        .drop(columns="_order")
+    )
+
+
+@dataclass(frozen=True)
+class Examples:
+    """A trial's example exams: the pictures, where the patches lie and how far apart their pairs are, the findings."""
+
+    images: dict[str, tuple[Path, Path]] = field(default_factory=dict)  # entry_id -> (left, right) PNG
+    maps: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=MAP_COLUMNS))
+    boxes: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=BOX_COLUMNS))
+
+
+@dataclass(frozen=True)
+class Results:
+    """An experiment as read from disk; the tables of single trials are read when asked for.
+
+    Attributes:
+        path: ``<results>/<experiment>``.
+        experiment: see EXPERIMENT_KEYS.
+        trials: see TRIAL_COLUMNS; read from the trial folders, so current while a sweep runs.
+        comparison: see COMPARISON_COLUMNS; no rows where nothing is compared yet.
+        unfinished: ids of trials that have a folder but no trial.json: they run, or died.
+    """
+
+    path: Path
+    experiment: dict[str, Any]
+    trials: pd.DataFrame
+    comparison: pd.DataFrame
+    unfinished: list[str]
+
+    def trial(self, trial_id: str) -> dict[str, Any]:
+        """Returns a trial's record; see read_trial for what it holds and raises."""
+        return read_trial(self.path / TRIALS_FOLDER / trial_id)
+
+    def epochs(self, trial_id: str) -> pd.DataFrame:
+        """Returns EPOCH_COLUMNS of a trial; no rows where it trained nothing."""
+        return self._table(trial_id, "epochs.parquet", EPOCH_COLUMNS)
+
+    def distances(self, trial_id: str) -> pd.DataFrame:
+        """Returns DISTANCE_COLUMNS of a trial; no rows where it trained nothing."""
+        return self._table(trial_id, "distances.parquet", DISTANCE_COLUMNS)
+
+    def predictions(self, trial_id: str) -> pd.DataFrame:
+        """Returns PREDICTION_COLUMNS of a trial; no rows where it predicted nothing."""
+        return self._table(trial_id, "predictions.parquet", PREDICTION_COLUMNS)
+
+    def examples(self, trial_id: str) -> Examples:
+        """Returns the example exams of a trial; empty where it kept none."""
+        folder = self.path / TRIALS_FOLDER / trial_id / EXAMPLES_FOLDER
+        entries = sorted(file.name.removesuffix("_left.png") for file in folder.glob("*_left.png"))
+        pairs = {entry: (folder / f"{entry}_left.png", folder / f"{entry}_right.png") for entry in entries}
+        return Examples(
+            images={entry: pair for entry, pair in pairs.items() if pair[1].is_file()},
+            maps=self._table(trial_id, f"{EXAMPLES_FOLDER}/maps.parquet", MAP_COLUMNS),
+            boxes=self._table(trial_id, f"{EXAMPLES_FOLDER}/boxes.parquet", BOX_COLUMNS),
+        )
+
+    def _table(self, trial_id: str, name: str, columns: list[str]) -> pd.DataFrame:
+        return read_parquet(self.path / TRIALS_FOLDER / trial_id / name, columns)
+
+
+def load(path: Path) -> Results:
+    """Reads an experiment.
+
+    Args:
+        path: ``<results>/<experiment>``.
+
+    Returns:
+        The experiment; a sweep that still runs, failed in part or is not compared yet loads as far as it got.
+
+    Raises:
+        UserError: no such experiment, unreadable, or written by a newer siamray.
+    """
+    experiment = read_experiment(path)
+    if (path / TRIALS_FOLDER).is_dir():
+        trials = trials_table(path, experiment)
+    else:
+        trials = read_parquet(path / TRIALS_FILE, TRIAL_COLUMNS)
+    comparison = read_parquet(path / COMPARISON_FILE, list(COMPARISON_COLUMNS))
+    wanted = experiment["trials"]
+    unfinished = [
+        folder.name
+        for folder in _trial_folders(path)
+        if not (folder / TRIAL_FILE).is_file() and (wanted is None or folder.name in wanted)
+    ]
+    return Results(path, experiment, trials, comparison.astype(COMPARISON_COLUMNS), unfinished)
+
+
+def _trial_folders(experiment: Path) -> list[Path]:
+    folders = (experiment / TRIALS_FOLDER).glob("*")
+    return sorted(folder for folder in folders if folder.is_dir() and not folder.name.startswith("."))
+
+
+def _schema(record: Mapping[str, Any]) -> int:
+    schema = record.get("schema", 0)
+    return schema if isinstance(schema, int) else 0
+
+
+def _refuse_unknown(record: Mapping[str, Any], keys: Mapping[str, Any]) -> None:
+    for key in record:
+        if key != "schema" and key not in keys:
+            raise ValueError(f"unknown key '{key}'{nearest(key, list(keys))}")
+
+
+def _what_is_wrong(record: Mapping[str, Any], trial_id: str) -> str:
+    missing = [key for key in ("trial_id", "variant", "seed", "state") if record.get(key) is None]
+    if missing:
+        return f"{TRIAL_FILE} lacks {', '.join(missing)}"
+    if record["trial_id"] != trial_id:
+        return f"{TRIAL_FILE} is of trial {record['trial_id']}, but its folder is named {trial_id}"
+    if record["state"] not in ("finished", "failed"):
+        return f"{TRIAL_FILE}: state is '{record['state']}', neither finished nor failed"
+    if not all(isinstance(record.get(key, 0), int) for key in ("seed", "fold")):
+        return f"{TRIAL_FILE}: seed or fold is not a whole number"
+    return ""
+
+
+def _metric(value: Any) -> dict[str, float]:
+    if isinstance(value, dict):
+        return {end: _number(value.get(end)) for end in ("value", "low", "high")}
+    return {"value": _number(value), "low": math.nan, "high": math.nan}
+
+
+def _number(value: Any) -> float:
+    return math.nan if value is None else float(value)

@@ -1,0 +1,211 @@
+"""A list of trials goes in; each is run once under Ray Tune, and its folder of results comes out."""
+
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from siamray.cluster import connected
+from siamray.compose import from_dict
+from siamray.config import ClusterConfig
+from siamray.data.store import Store
+from siamray.errors import UserError
+from siamray.files import writing_to
+from siamray.pretraining.trainer import check_placement
+from siamray.sweeps import results
+from siamray.sweeps.ablation import Trial
+from siamray.sweeps.trial import describe, run_trial, trial_to_dict
+
+# A driver function that only waits for its Train workers; Ray refuses zero.
+_WAITING_CPUS = 0.01
+
+
+@contextmanager
+def sole_driver(experiment: Path) -> Iterator[None]:
+    """Holds an experiment for one driver; a killed one lets go of it.
+
+    Raises:
+        UserError: if another sweep of the same experiment runs.
+    """
+    with writing_to(experiment):
+        experiment.mkdir(parents=True, exist_ok=True)
+        handle = os.open(experiment / ".lock", os.O_CREAT | os.O_RDWR, 0o644)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        raise UserError(
+            f"{experiment}: another sweep runs this experiment; wait for it, or name another results=DIR"
+        ) from None
+    try:
+        yield
+    finally:
+        os.close(handle)
+
+
+def concurrency(cluster: ClusterConfig, resources: dict[str, float]) -> int:
+    """How many trials run at a time, so that every one that starts can also place its workers.
+
+    Raises:
+        UserError: if not even one fits.
+    """
+    check_placement(cluster, resources)
+    trainers = max(1, cluster.workers)
+    fits = [resources.get("CPU", 0.0) // (trainers * cluster.cpus)]
+    if cluster.gpus:
+        fits.append(resources.get("GPU", 0.0) // (trainers * cluster.gpus))
+    return max(1, int(min(fits)))
+
+
+def trial_resources(cluster: ClusterConfig) -> dict[str, float]:
+    """What Ray Tune reserves for the process of a trial."""
+    if cluster.workers:
+        return {"CPU": _WAITING_CPUS}
+    return {"CPU": float(cluster.cpus), **({"GPU": cluster.gpus} if cluster.gpus else {})}
+
+
+def unfinished(trials: list[Trial], experiment: Path) -> list[Trial]:
+    """The trials that no earlier run of the sweep has finished."""
+    done = results.finished_trials(experiment)
+    return [trial for trial in trials if trial.trial_id not in done]
+
+
+def run_trials(
+    trials: list[Trial], stores: dict[str, Path], experiment: Path, cluster: ClusterConfig, console: Console
+) -> None:
+    """Runs trials, as many at a time as the cluster holds; what cannot be finished leaves its reason.
+
+    Args:
+        trials: those to run.
+        stores: trial_id -> folder of its prepared exams.
+        experiment: ``<results>/<experiment>``.
+        cluster: resources of a trial.
+        console: progress is drawn there.
+
+    Raises:
+        UserError: if a trial's workers can never be placed.
+    """
+    if not trials:
+        return
+    with connected(cluster) as resources:
+        at_a_time = concurrency(cluster, resources)
+        specifications = {
+            trial.trial_id: {
+                "trial": trial_to_dict(trial),
+                "store": str(stores[trial.trial_id]),
+                "folder": str(experiment / results.TRIALS_FOLDER / trial.trial_id),
+            }
+            for trial in trials
+        }
+        with _progress(trials, console) as shown:
+            failures = _tune(specifications, cluster, at_a_time, shown)
+    for trial in trials:
+        folder = experiment / results.TRIALS_FOLDER / trial.trial_id
+        if not (folder / results.TRIAL_FILE).exists():
+            reason = failures.get(trial.trial_id, "ended without a result")
+            fingerprint = Store.open(stores[trial.trial_id]).fingerprint
+            results.write_trial(folder, {**describe(trial, fingerprint), "state": "failed", "reason": reason})
+
+
+def _tune(
+    specifications: dict[str, dict[str, Any]], cluster: ClusterConfig, at_a_time: int, shown: "_Shown"
+) -> dict[str, str]:
+    """Lets Ray Tune run every specification once; returns the reasons of those that raised."""
+    from ray import tune
+
+    scratch = tempfile.mkdtemp(prefix="siamray-tune-")
+    try:
+        grid = tune.Tuner(
+            tune.with_resources(_work, trial_resources(cluster)),
+            param_space={"specification": tune.grid_search(list(specifications.values()))},
+            tune_config=tune.TuneConfig(max_concurrent_trials=at_a_time, reuse_actors=cluster.workers == 0),
+            run_config=tune.RunConfig(
+                # Ray Tune's own files are of no use afterwards: finished trials are known by their trial.json, so the
+                # sweep resumes without them, and with more trials than they knew.
+                name="sweep",
+                storage_path=scratch,
+                verbose=0,
+                failure_config=tune.FailureConfig(max_failures=cluster.failures),
+                callbacks=[shown.callback()],
+            ),
+        ).fit()
+        return {
+            Path(result.config["specification"]["folder"]).name: _last_line(result.error)
+            for result in grid
+            if result.error is not None and result.config is not None
+        }
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _work(parameters: dict[str, Any]) -> None:
+    """What the process of a trial does."""
+    from ray import tune
+
+    specification = parameters["specification"]
+    stored = specification["trial"]
+    trial = Trial(**{**stored, "config": from_dict(stored["config"])})
+    store = Store.open(Path(specification["store"]))
+    run_trial(trial, store, Path(specification["folder"]), lambda record: tune.report({"epoch": record["epoch"]}))
+    tune.report({"epoch": trial.config.pretraining.epochs + 1})
+
+
+def _last_line(error: BaseException | None) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1][:500] if lines else type(error).__name__
+
+
+class _Shown:
+    """The progress of a sweep on the console: trials done, epochs done, trials failed."""
+
+    def __init__(self, trials: list[Trial], progress: Progress) -> None:
+        self._progress = progress
+        self._trials: TaskID = progress.add_task("trials", total=len(trials))
+        steps = sum(trial.config.pretraining.epochs + 1 for trial in trials)
+        self._epochs: TaskID = progress.add_task("epochs and evaluations", total=steps)
+        self._done: dict[str, int] = {}
+
+    def callback(self) -> Any:
+        """Makes the Ray Tune callback that draws."""
+        from ray import tune
+
+        shown = self
+
+        class Drawing(tune.Callback):  # type: ignore[misc]
+            def on_trial_result(
+                self, iteration: int, trials: Any, trial: Any, result: dict[str, Any], **info: Any
+            ) -> None:
+                shown.epoch(str(trial.trial_id), int(result.get("epoch", 0)))
+
+            def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+                shown.end(trial, "")
+
+            def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+                shown.end(trial, "failed: ")
+
+        return Drawing()
+
+    def epoch(self, trial_id: str, epoch: int) -> None:
+        """Moves the bar to a trial's epoch; a resumed trial starts in the middle."""
+        self._progress.advance(self._epochs, max(0, epoch - self._done.get(trial_id, 0)))
+        self._done[trial_id] = max(epoch, self._done.get(trial_id, 0))
+
+    def end(self, trial: Any, word: str) -> None:
+        """Counts a trial that ended."""
+        name = Path(trial.config["specification"]["folder"]).name
+        self._progress.advance(self._trials)
+        self._progress.console.print(f"  {word}{name}", style="red" if word else "dim", highlight=False)
+
+
+@contextmanager
+def _progress(trials: list[Trial], console: Console) -> Iterator[_Shown]:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console) as progress:
+        yield _Shown(trials, progress)

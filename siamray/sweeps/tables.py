@@ -1,0 +1,91 @@
+"""A comparison in, the table that a sweep prints at its end out."""
+
+import math
+from typing import Any
+
+import pandas as pd
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+MINUS = "\u2212"
+NONE = "\u2013"
+
+
+def console_table(comparison: pd.DataFrame, metric: str, confidence: float = 0.95) -> Table:
+    """Tabulates one metric of a comparison, within 100 columns, variants first, then controls.
+
+    Args:
+        comparison: COMPARISON_COLUMNS of siamray.sweeps.contract.
+        metric: one metric.
+        confidence: coverage of the intervals, downstream.intervals.confidence.
+
+    Returns:
+        A rich table: its title is the metric, its caption says n, what the intervals are and what Holm's family is.
+    """
+    rows = comparison[comparison["metric"] == metric]
+    title, footnotes = Text(metric, style="bold"), Text(_footnotes(rows, confidence))
+    table = Table(title=title, caption=footnotes, title_justify="left", caption_justify="left", box=box.SIMPLE_HEAD)
+    table.show_edge, table.pad_edge, table.collapse_padding = False, False, True
+    table.add_column("", overflow="fold", min_width=8, max_width=22)
+    for name in ("value", "difference", "p", "Holm p", "seeds", "s/trial"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for role in ("variant", "control"):
+        group = rows[(rows["role"] == "control") == (role == "control")]
+        if role == "control" and len(group) and len(table.rows):
+            table.add_row(Text("controls", style="italic"))
+        for row in group.to_dict("records"):
+            table.add_row(*_cells({str(key): value for key, value in row.items()}, 1 - confidence))
+    return table
+
+
+def _cells(row: dict[str, Any], level: float) -> list[Text]:
+    reference = row["variant"] == row["reference"]
+    cells = [
+        str(row["variant"]),
+        _interval(row["value"], row["value_low"], row["value_high"], signed=False),
+        "reference" if reference else _interval(row["effect"], row["effect_low"], row["effect_high"], signed=True),
+        _probability(row["p"]),
+        _probability(row["p_holm"]),
+        NONE if pd.isna(row["seeds"]) else str(int(row["seeds"])),
+        NONE if math.isnan(row["cost_wall_s"]) else f"{row['cost_wall_s']:.0f}",
+    ]
+    clear = not reference and row["p_holm"] < level
+    return [Text(cell, style="bold" if clear else "") for cell in cells]
+
+
+def _footnotes(rows: pd.DataFrame, confidence: float) -> str:
+    if rows.empty:
+        return "nothing is compared yet"
+    first = rows.iloc[0]
+    # The reference is compared with nothing, so it is of no family.
+    families = rows.loc[rows["p_holm"].notna(), "role"].value_counts()
+    family = " and over ".join(
+        f"{n} {role}{'s' * (n != 1)}" for role, n in families.sort_index(ascending=False).items()
+    )
+    drawn = "women and seeds" if (rows["seeds"] > 1).any() else "women"
+    named = {"women": "test women", "lesions": "lesion patches", "normals": "normal patches", "folds": "folds"}
+    known = {words: int(first[name]) for name, words in named.items() if not pd.isna(first[name])}
+    counts = [f"{n:,} {words}" for words, n in known.items() if words != "folds" or n > 1]
+    return "\n".join(
+        [
+            f"n: {', '.join(counts) or 'unknown'}; [..]: {100 * confidence:g} % intervals, bootstrap over {drawn}",
+            f"difference: from {first['reference']}, paired over the same women and seeds",
+            f"Holm p: corrected over {family or 'nothing'}; bold: below {1 - confidence:.3g}",
+            *(f"note: {note}" for note in dict.fromkeys(rows["note"]) if isinstance(note, str) and note),
+        ]
+    )
+
+
+def _interval(value: float, low: float, high: float, *, signed: bool) -> str:
+    if math.isnan(value):
+        return NONE
+    numbers = [f"{number:{'+' if signed else ''}.3f}" for number in (value, low, high)]
+    ends = "" if math.isnan(low) or math.isnan(high) else f" [{numbers[1]}, {numbers[2]}]"
+    return (numbers[0] + ends).replace("-", MINUS)
+
+
+def _probability(p: float) -> str:
+    if math.isnan(p):
+        return NONE
+    return "<0.001" if p < 0.001 else f"{p:.3f}"

@@ -1,0 +1,106 @@
+"""One trial of a sweep goes in; its folder of results comes out, whole or not at all."""
+
+import dataclasses
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from siamray.compose import to_dict
+from siamray.data.store import Store
+from siamray.downstream.evaluation import Evaluation, evaluate
+from siamray.errors import UserError
+from siamray.files import write_parquet
+from siamray.pretraining import encoder, trainer
+from siamray.pretraining.loop import DivergedError
+from siamray.provenance import git_state, versions
+from siamray.sweeps import results
+from siamray.sweeps.ablation import Trial
+
+Report = Callable[[dict[str, Any]], None]
+
+
+def run_trial(trial: Trial, store: Store, folder: Path, report: Report | None = None) -> dict[str, Any]:
+    """Trains, evaluates and writes one trial; goes on from its checkpoint where an earlier attempt left one.
+
+    Args:
+        trial: what to run.
+        store: the prepared exams of its configuration.
+        folder: ``<results>/<experiment>/trials/<trial_id>``.
+        report: told one record per epoch.
+
+    Returns:
+        What trial.json holds. A run that diverges, or that its options make impossible, is a failed trial with its
+        reason: another attempt would end alike. Whatever else is raised is worth another attempt.
+    """
+    started, clock = datetime.now(UTC), time.perf_counter()
+    earlier = _seconds_trained(folder)
+    try:
+        trained = trainer.pretrain(trial.config, store, folder, report)
+        middle = time.perf_counter()
+        evaluation = evaluate(encoder.load(trained), store, trial.config, folder / "examples")
+    except (DivergedError, UserError) as error:
+        outcome: dict[str, Any] = {"state": "failed", "reason": " ".join(str(error).split())}
+        evaluation, middle = Evaluation(pd.DataFrame(), {}), time.perf_counter()
+    else:
+        outcome = {"state": "finished", "reason": ""}
+        write_parquet(folder / "predictions.parquet", evaluation.predictions)
+    end = time.perf_counter()
+    record = {
+        **describe(trial, store.fingerprint),
+        **outcome,
+        "metrics": evaluation.metrics,
+        "cost": _cost(trial, earlier + end - clock, earlier + middle - clock, end - middle),
+        "started": started.isoformat(timespec="seconds"),
+        "ended": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    results.write_trial(folder, record)
+    trainer.finish(folder)
+    return record
+
+
+def describe(trial: Trial, data_fingerprint: str) -> dict[str, Any]:
+    """The part of trial.json that is known before the trial runs."""
+    return {
+        "trial_id": trial.trial_id,
+        "variant": trial.variant,
+        "seed": trial.seed,
+        "fold": trial.fold,
+        "config": to_dict(trial.config),
+        "git": git_state(),
+        "versions": versions(),
+        "data_fingerprint": data_fingerprint,
+    }
+
+
+def trial_to_dict(trial: Trial) -> dict[str, Any]:
+    """Takes a trial apart for another process."""
+    return {
+        **{entry.name: getattr(trial, entry.name) for entry in dataclasses.fields(trial)},
+        "config": to_dict(trial.config),
+    }
+
+
+def _seconds_trained(folder: Path) -> float:
+    """Seconds that earlier attempts spent on the epochs they completed."""
+    path = folder / "epochs.parquet"
+    if not path.exists():
+        return 0.0
+    epochs = pd.read_parquet(path, columns=["network", "seconds"])
+    return float(epochs.loc[epochs.network == "A", "seconds"].sum())
+
+
+def _cost(trial: Trial, wall: float, pretrain: float, evaluate_seconds: float) -> dict[str, float]:
+    """Seconds of the trial; those of processors and GPUs are the ones it reserved, which is what a cluster bills."""
+    asked = trial.config.cluster
+    trainers = max(1, asked.workers)
+    return {
+        "wall_s": wall,
+        "cpu_s": wall * asked.cpus * trainers,
+        "gpu_s": wall * asked.gpus * trainers,
+        "pretrain_s": pretrain,
+        "evaluate_s": evaluate_seconds,
+    }

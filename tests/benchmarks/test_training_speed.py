@@ -1,0 +1,109 @@
+"""How fast the training is, as ratios taken in one run; printed, never asserted.
+
+Run: make benchmark. Not part of the test suite's verdict: a slow machine is no failure.
+"""
+
+import dataclasses
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+from siamray.cluster import connected
+from siamray.compose import compose
+from siamray.data.pairs import PairCutter, pair_batches, patch_side
+from siamray.data.preparation import prepare
+from siamray.pretraining import encoder, loop, trainer
+from siamray.pretraining.arithmetic import choose
+from siamray.pretraining.loop import _batches, epoch_pairs, total_loss, training_pairs
+from siamray.pretraining.worker import Worker
+
+pytestmark = pytest.mark.benchmark
+WORDS = ["data.phantom.women=24", "pretraining.pairs_per_epoch=512", "pretraining.epochs=2"]
+
+
+def seconds(work: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def test_loader_and_loop_against_bare_training(tmp_path: Path, benchmark: Callable[..., object]) -> None:
+    config = compose("pretrain", WORDS)
+    torch.set_num_threads(config.cluster.cpus)
+    store = prepare(config, progress=False)
+    side = patch_side(config)
+    arithmetic = choose("auto", encoder.build(config.encoder, 0), side, 2 * config.pretraining.batch_pairs)
+    method = dataclasses.replace(config.pretraining, precision=arithmetic.name)
+    config = dataclasses.replace(config, pretraining=method)
+    pairs = epoch_pairs(training_pairs(config, store), config, 0)
+    batch, steps = _batches(len(pairs), method, Worker())
+    batches = [pairs.iloc[step * batch : (step + 1) * batch] for step in range(steps)]
+    cutter = PairCutter(store, config.pairs)
+
+    def load() -> None:
+        for _ in pair_batches(cutter, batches, side, config.pairs.augmentation, seed=0):
+            pass
+
+    networks = torch.nn.ModuleList(encoder.build(config.encoder, seed) for seed in range(2))
+    networks = arithmetic.arrange(networks)
+    both = arithmetic.arrange(torch.randn(2 * batch, 1, side, side))
+
+    def bare(step_count: int = steps) -> None:
+        for _ in range(step_count):
+            with arithmetic.autocast(both.device):
+                embeddings = [network(both)[1] for network in networks]
+            loss, _ = total_loss(embeddings, torch.zeros(2, batch), method)
+            loss.backward()  # type: ignore[no-untyped-call]
+
+    load()
+    bare(2)
+    loading, training = seconds(load), seconds(bare)
+    run = loop._set_up(config, store, tmp_path, Worker())
+    labels = torch.zeros(2, len(pairs)).double().numpy()
+    loop._train_epoch(run, 0, labels)
+    real = seconds(lambda: loop._train_epoch(run, 1, labels))
+    training = (training + seconds(bare)) / 2
+    benchmark(lambda: None)
+    print(f"\n{config.encoder.backbone} {side} px {arithmetic.name}, {steps} steps of {batch} pairs, one thread")
+    print(f"loader {len(pairs) / loading:.0f} pairs/s, bare {steps * batch / training:.0f}, loop {steps * batch / real:.0f}")
+    print(f"loader / bare forward+backward: {training / loading:.1f} (aim: at least 3)")
+    print(f"loop / bare forward+backward:   {training / real:.2f} (aim: at least .85)")
+
+
+def test_start_of_a_trial_after_the_first(tmp_path: Path, benchmark: Callable[..., object]) -> None:
+    from rich.console import Console
+
+    from siamray.sweeps import results
+    from siamray.sweeps.ablation import make_trial
+    from siamray.sweeps.runner import run_trials
+
+    config = compose("sweep", [*WORDS, "pretraining.epochs=0", "pretraining.precision=float32", "downstream.examples=0"])
+    store = prepare(config, progress=False)
+    trials = [
+        make_trial("start", "variant", dataclasses.replace(config, seed=seed), store.fingerprint) for seed in range(6)
+    ]
+    experiment = tmp_path / "starts"
+    one_at_a_time = dataclasses.replace(config.cluster, cpus=1)
+    with connected(config.cluster, cpus=1):
+        run_trials(trials, {t.trial_id: store.path for t in trials}, experiment, one_at_a_time, Console(quiet=True))
+    records = [results.read_trial(experiment / results.TRIALS_FOLDER / trial.trial_id) for trial in trials]
+    spans = sorted((pd.Timestamp(record["started"]), pd.Timestamp(record["ended"])) for record in records)
+    gaps = [(later[0] - earlier[1]).total_seconds() for earlier, later in zip(spans, spans[1:], strict=False)]
+    benchmark(lambda: None)
+    print(f"\nfrom the end of one trial to the start of the next, in s (clock of whole seconds): {gaps} (aim: under 3)")
+
+
+def test_train_workers_against_training_in_process(tmp_path: Path, benchmark: Callable[..., object]) -> None:
+    config = compose("pretrain", [*WORDS, "pretraining.epochs=1", "pretraining.precision=float32"])
+    config = dataclasses.replace(config, pretraining=dataclasses.replace(config.pretraining, pairs_per_epoch=64))
+    store = prepare(config, progress=False)
+    in_process = seconds(lambda: trainer.pretrain(config, store, tmp_path / "alone"))
+    asked = dataclasses.replace(config, cluster=dataclasses.replace(config.cluster, workers=1))
+    with connected(asked.cluster, cpus=2):
+        on_worker = [seconds(lambda n=n: trainer.pretrain(asked, store, tmp_path / f"w{n}")) for n in range(2)]
+    benchmark(lambda: None)
+    print(f"\none epoch of 64 pairs: in process {in_process:.1f} s; Train worker {on_worker[0]:.1f}, then {on_worker[1]:.1f} s")

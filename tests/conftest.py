@@ -1,0 +1,76 @@
+"""What many tests share: time limits of hypothesis off, a cache folder of the tests' own, a small prepared store."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+from siamray.config import Config
+from siamray.data.store import Store
+
+# The machines that run the tests are shared: a slow example is no failure.
+settings.register_profile("siamray", deadline=None, max_examples=50)
+settings.load_profile("siamray")
+
+MIAS = Path(__file__).resolve().parents[2] / "shared" / "data" / "mini-mias"
+
+# Twelve small women: every split has lesions, and preparing them takes seconds.
+TINY_DATA = [
+    "data=phantom",
+    "data.phantom.women=16",
+    "data.phantom.height_pixels=320",
+    "data.phantom.width_pixels=256",
+    "data.phantom.spacing_mm=0.6",
+    "preparation.spacing_mm=0.8",
+    "preparation.cpus=1",
+    "pairs.patch_pixels=32",
+]
+TINY_TRAINING = [
+    "pretraining.epochs=2",
+    "pretraining.warmup_epochs=1",
+    "pretraining.pairs_per_epoch=64",
+    "pretraining.batch_pairs=16",
+    "pretraining.precision=float32",
+    "encoder.projector_hidden=16",
+    "encoder.projector_features=8",
+    "downstream.intervals.replicates=200",
+]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A cache folder of this test session, for this process and those it starts."""
+    folder = tmp_path_factory.mktemp("cache")
+    before = os.environ.get("SIAMRAY_CACHE")
+    os.environ["SIAMRAY_CACHE"] = str(folder)
+    yield folder
+    if before is None:
+        del os.environ["SIAMRAY_CACHE"]
+    else:
+        os.environ["SIAMRAY_CACHE"] = before
+
+
+@pytest.fixture
+def mias() -> Path:
+    """The real images, where they are."""
+    if not (MIAS / "Info.txt").exists():
+        pytest.skip(f"needs the mini-MIAS images in {MIAS}")
+    return MIAS
+
+
+@pytest.fixture(scope="session")
+def tiny_config(cache: Path) -> Config:
+    """A configuration small enough to train in a test."""
+    from siamray.compose import compose
+
+    return compose("sweep", [*TINY_DATA, *TINY_TRAINING])
+
+
+@pytest.fixture(scope="session")
+def tiny_store(tiny_config: Config) -> Store:
+    """The prepared exams of tiny_config."""
+    from siamray.data.preparation import prepare
+
+    return prepare(tiny_config, progress=False)

@@ -1,0 +1,245 @@
+"""Samples of the task abnormal-vs-normal patch, their scores and their metrics, on a small store made by hand."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from scipy.ndimage import gaussian_filter
+from sklearn.metrics import average_precision_score, roc_auc_score
+from torch import nn
+
+from siamray.config import Config, DataConfig, IntervalsConfig
+from siamray.downstream import patches
+from siamray.downstream.patches import brightness_difference, metrics, overlap_share, parse_metric, place_samples
+from siamray.errors import UserError
+
+HEIGHT, WIDTH, SIDE = 160, 120, 32
+FINDING_COLUMNS = ["entry_id", "woman_id", "image_id", "side", "category", "row_min", "col_min", "row_max", "col_max"]
+
+
+class FakeStore:
+    """What the task uses of a store: tables and masks; tissue is everything left of column 100."""
+
+    def __init__(self, women: int = 12, findings: list[tuple] | None = None) -> None:
+        names = [f"w{number:02d}" for number in range(women)]
+        self.entries = pd.DataFrame({"entry_id": [f"{name}e_MLO" for name in names], "woman_id": names, "view": "MLO"})
+        self.entries["birads"] = pd.array([pd.NA] * women, dtype="Int64")
+        self.entries["outcome"] = None
+        self.entries["density"] = ["ABCD"[number % 4] for number in range(women)]
+        if findings is None:
+            findings = [(number, ("left", "right")[number // 2 % 2], 60, 40, 80, 64) for number in range(0, women, 2)]
+        rows = [(f"w{n:02d}e_MLO", f"w{n:02d}", f"image{n}", side, "mass", *box) for n, side, *box in findings]
+        self.findings = pd.DataFrame(rows, columns=FINDING_COLUMNS)
+
+    def mask(self, entry_id: str, side: str) -> np.ndarray:
+        tissue = np.zeros((HEIGHT, WIDTH), dtype=bool)
+        tissue[:, : 100 if side == "left" else 96] = True
+        return tissue
+
+    def split(self, config: DataConfig) -> pd.Series:
+        names = ["training", "validation", "test"]
+        women = self.entries.woman_id
+        return pd.Series([names[number // 2 % 3] for number in range(len(women))], index=women)
+
+
+def small_config(**options) -> Config:
+    config = Config()
+    config.pairs.patch_pixels = SIDE
+    for name, value in options.items():
+        setattr(config.downstream.patches, name, value)
+    return config
+
+
+def intersects(sample, box) -> bool:
+    rows = min(sample.row + SIDE, box.row_max) - max(sample.row, box.row_min)
+    cols = min(sample.col + SIDE, box.col_max) - max(sample.col, box.col_min)
+    return rows > 0 and cols > 0
+
+
+def test_lesion_patches_lie_in_the_image_near_their_lesion_and_cover_enough_of_it():
+    store = FakeStore()
+    samples = patches.sample_patches(store, small_config())
+    lesions = samples[samples.label == 1]
+    assert lesions.groupby("entry_id").size().tolist() == [4] * 6
+    assert list(samples.columns) == patches.SAMPLE_COLUMNS
+    for sample in lesions.itertuples():
+        box = store.findings.set_index("entry_id").loc[sample.entry_id]
+        assert sample.side == box.side
+        assert sample.category == "mass"
+        assert abs(sample.row + SIDE / 2 - 70) <= SIDE / 4
+        assert abs(sample.col + SIDE / 2 - 52) <= SIDE / 4
+        covered = (min(sample.row + SIDE, 80) - max(sample.row, 60)) * (
+            min(sample.col + SIDE, 64) - max(sample.col, 40)
+        )
+        assert covered / (20 * 24) >= 0.5
+
+
+def test_normal_patches_touch_no_lesion_of_either_side_and_lie_in_tissue_common_to_both():
+    store = FakeStore()
+    samples = patches.sample_patches(store, small_config(normal_per_image=40))
+    normal = samples[samples.label == 0]
+    assert normal.groupby(["entry_id", "side"]).size().eq(40).all()
+    assert normal.entry_id.nunique() == 12
+    boxes = {box.entry_id: box for box in store.findings.itertuples()}
+    for sample in normal.itertuples():
+        assert 0 <= sample.row <= HEIGHT - SIDE
+        assert 0 <= sample.col <= WIDTH - SIDE
+        assert not (sample.entry_id in boxes and intersects(sample, boxes[sample.entry_id]))
+        assert store.mask("", "right")[sample.row : sample.row + SIDE, sample.col : sample.col + SIDE].mean() >= 0.8
+
+
+def test_a_normal_patch_may_touch_the_border_of_a_box_but_not_its_inside():
+    # Only the rows above and below this box are free: the box spans the whole width.
+    store = FakeStore(findings=[(0, "left", SIDE, 0, HEIGHT - SIDE, WIDTH)])
+    samples = place_samples(store, small_config(normal_per_image=10**6)).samples
+    own = samples[(samples.entry_id == "w00e_MLO") & (samples.label == 0)]
+    assert set(own.row) == {0, HEIGHT - SIDE}
+
+
+def test_unknown_places_and_unmarked_cancers_give_no_normal_patches_and_are_listed():
+    store = FakeStore(findings=[(1, "right", *[np.nan] * 4), (2, "left", 60, 40, 80, 64)])
+    store.entries.loc[2, "outcome"] = "malignant"  # marked
+    store.entries.loc[3, "outcome"] = "interval_cancer"  # not marked
+    store.entries.loc[4, "birads"] = 4
+    store.entries.loc[5, "birads"] = 3
+    samples, left_out = place_samples(store, small_config())
+    without = {f"w{number:02d}e_MLO" for number in (1, 3, 4)}
+    assert set(store.entries.entry_id) - set(samples.entry_id[samples.label == 0]) == without
+    assert set(left_out.entry_id) == without
+    reasons = left_out.drop_duplicates(["entry_id", "category"]).set_index(["entry_id", "category"]).reason
+    assert reasons["w01e_MLO", "mass"] == "place unknown"
+    assert reasons["w01e_MLO", "normal"] == "it has a finding of unknown place"
+    assert reasons["w03e_MLO", "normal"] == "its exam is suspicious and nothing is marked in it"
+
+
+def test_air_does_not_tell_lesions_from_normal_tissue():
+    # A lesion at the edge of the breast: shifted patches have the tissue that normal ones have, or there is no patch.
+    store = FakeStore(findings=[(0, "left", 60, 80, 80, 96), (1, "left", 60, 100, 80, 118)])
+    samples, left_out = place_samples(store, small_config())
+    lesions = samples[samples.label == 1]
+    assert set(lesions.entry_id) == {"w00e_MLO"}
+    for sample in lesions.itertuples():
+        assert store.mask("", "right")[:, sample.col : sample.col + SIDE].mean() >= 0.8
+    assert left_out.entry_id.tolist() == ["w01e_MLO"]
+    assert "too little tissue" in left_out.reason.iloc[0]
+
+
+def test_lesions_beyond_the_image_or_larger_than_a_patch_are_handled():
+    large, beyond = (0, "left", 10, 5, 150, 90), (1, "left", HEIGHT + 5, 10, HEIGHT + 30, 40)
+    partly = (2, "left", HEIGHT - 20, 10, HEIGHT + 30, 40)
+    samples, left_out = place_samples(FakeStore(findings=[large, beyond, partly]), small_config())
+    assert samples[samples.label == 1].groupby("woman_id").size().to_dict() == {"w00": 4, "w02": 4}
+    unplaced = left_out[left_out.category == "mass"]
+    assert unplaced.set_index("entry_id").reason.to_dict() == {"w01e_MLO": "outside the image"}
+
+
+def test_samples_do_not_depend_on_the_seed_of_the_run_nor_on_other_women():
+    config = small_config()
+    samples = patches.sample_patches(FakeStore(), config)
+    config.seed = 5
+    pd.testing.assert_frame_equal(patches.sample_patches(FakeStore(), config), samples)
+    more = patches.sample_patches(FakeStore(women=18), config)
+    pd.testing.assert_frame_equal(more[more.woman_id <= "w11"].reset_index(drop=True), samples)
+    assert samples.sample_id.is_unique
+    config.data.split_seed = 1
+    assert not patches.sample_patches(FakeStore(), config).equals(samples)
+
+
+def test_a_split_without_a_class_ends_in_one_line_that_names_split_women_and_remedy():
+    with pytest.raises(UserError, match=r"the 4 test women give no lesion patch; take more women, another data.fold"):
+        patches.sample_patches(
+            FakeStore(findings=[(0, "left", 60, 40, 80, 64), (2, "left", 60, 40, 80, 64)]), small_config()
+        )
+    config = small_config()
+    config.pairs.patch_pixels = 200
+    with pytest.raises(UserError, match="training women give no lesion patch"):
+        patches.sample_patches(FakeStore(), config)
+
+
+@pytest.mark.parametrize("box", [(3, 4, 10, 9), (0, 0, 60, 50), (20, 20, 21, 21), (-5, 3, 20, 14)])
+def test_overlap_share_equals_a_count_of_pixels(box):
+    places = np.random.default_rng(0).integers(0, 30, (50, 2))
+    shares = overlap_share(places, 16, np.array(box, dtype=float))
+    in_box = {(row, col) for row in range(box[0], box[2]) for col in range(box[1], box[3])}
+    for (row, col), share in zip(places, shares, strict=True):
+        patch = {(row + i, col + j) for i in range(16) for j in range(16)}
+        assert share == pytest.approx(max(len(patch & in_box) / len(in_box), len(patch & in_box) / 256))
+
+
+def test_brightness_difference_is_symmetric_and_equals_smoothing_each_side():
+    pairs = np.random.default_rng(0).normal(size=(5, 2, 32, 32)).astype(np.float32)
+    found = brightness_difference(pairs)
+    for pair, value in zip(pairs.astype(float), found, strict=True):
+        left, right = (gaussian_filter(side, 4, mode="nearest")[8:24, 8:24].mean() for side in pair)
+        assert value == pytest.approx(abs(left - right), abs=1e-9)
+    np.testing.assert_allclose(brightness_difference(pairs[:, ::-1]), found)
+    np.testing.assert_allclose(brightness_difference(np.stack([pairs[:, 0], pairs[:, 0] + 2], axis=1)), 2, rtol=1e-5)
+
+
+class MeanEncoder(nn.Module):
+    """Features and embedding are mean and deviation of the patch."""
+
+    def __init__(self, embedding: str = "raw") -> None:
+        super().__init__()
+        self.metadata = {"embedding": embedding}
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        features = torch.stack([x.mean(dim=(1, 2, 3)), x.std(dim=(1, 2, 3))], dim=1)
+        return features, 2 * features
+
+
+def bright_where_abnormal(samples: pd.DataFrame) -> np.ndarray:
+    """Pairs whose side with the lesion is brighter: the normal side of the other samples varies by its name only."""
+    pairs = np.zeros((len(samples), 2, SIDE, SIDE), dtype=np.float32)
+    for pair, sample in zip(pairs, samples.itertuples(), strict=True):
+        generator = np.random.default_rng(list(sample.sample_id.encode()))
+        pair += generator.normal(size=pair.shape) + generator.normal(size=(2, 1, 1))
+        pair[("left", "right").index(sample.side)] += 3 * sample.label
+    return pairs
+
+
+def test_scores_are_those_of_the_samples_own_side_and_of_its_pair(monkeypatch):
+    samples = patches.sample_patches(FakeStore(), small_config())
+    config = small_config()
+    predictions = patches.score(MeanEncoder(), samples, bright_where_abnormal, config)
+    assert set(predictions.score) == {"linear", "knn20", "knn200", "distance", "brightness"}
+    assert set(predictions.split) == {"validation", "test"}
+    scored = samples[samples.split != "training"]
+    assert predictions.groupby("score").sample_id.apply(set).map(lambda names: names == set(scored.sample_id)).all()
+    pairs = bright_where_abnormal(scored)
+    moments = np.stack([pairs.mean(axis=(2, 3)), pairs.std(axis=(2, 3), ddof=1)], axis=-1)
+    expected = dict(zip(scored.sample_id, 2 * np.linalg.norm(moments[:, 0] - moments[:, 1], axis=1), strict=True))
+    distance = predictions[predictions.score == "distance"]
+    np.testing.assert_allclose(distance.value, distance.sample_id.map(expected), rtol=1e-4)
+    test = predictions[(predictions.score == "linear") & (predictions.split == "test")]
+    assert roc_auc_score(test.label, test.value) > 0.85  # it would be .5 with the other side's features
+    assert predictions.note[predictions.score == "knn200"].iloc[0] == f"k={(samples.split == 'training').sum()}"
+    monkeypatch.setattr(patches, "SAMPLES_AT_ONCE", 7)
+    again = patches.score(MeanEncoder(), samples, bright_where_abnormal, config)
+    np.testing.assert_allclose(again.value, predictions.value, rtol=1e-3, atol=1e-4)
+
+
+def test_metrics_are_those_of_scikit_learn_with_intervals_around_them():
+    samples = patches.sample_patches(FakeStore(women=24), small_config())
+    predictions = patches.score(MeanEncoder(), samples, bright_where_abnormal, small_config())
+    found = metrics(predictions, IntervalsConfig(replicates=200))
+    for prefix, split in (("", "test"), ("validation_", "validation")):
+        for score in ("linear", "knn20", "knn200", "distance", "brightness"):
+            rows = predictions[(predictions.split == split) & (predictions.score == score)]
+            for kind, reference in (("auc", roc_auc_score), ("ap", average_precision_score)):
+                metric = found[f"{prefix}patches_{score}_{kind}"]
+                assert metric["value"] == pytest.approx(reference(rows.label, rows.value))
+                assert metric["low"] <= metric["value"] <= metric["high"]
+        rows = samples[samples.split == split]
+        assert found[f"{prefix}patches_prevalence"] == pytest.approx(rows.label.mean())
+        assert found[f"{prefix}patches_women"] == rows.woman_id.nunique()
+        assert found[f"{prefix}patches_lesions"] + found[f"{prefix}patches_normals"] == len(rows)
+        assert 0 <= found[f"{prefix}patches_undefined_replicates"] < 200
+
+
+def test_metric_names_are_taken_apart_and_unknown_ones_refused():
+    assert parse_metric("patches_linear_auc") == ("test", "linear", "auc")
+    assert parse_metric("validation_patches_knn200_ap") == ("validation", "knn200", "ap")
+    for name in ("patches_linear", "linear_auc", "patches_linear_f1", "test_patches_linear_auc"):
+        with pytest.raises(UserError, match=f"metric '{name}' is unknown"):
+            parse_metric(name)

@@ -1,0 +1,77 @@
+"""The table printed at the end of a sweep: whole in 100 columns, and clear about n, intervals and correction."""
+
+import math
+
+import pandas as pd
+import pytest
+from rich.console import Console
+
+from siamray.sweeps.tables import console_table
+
+
+def comparison(variants: dict[str, str], metric: str = "patches_linear_auc") -> pd.DataFrame:
+    """A comparison of variants (name -> role) with the first as reference."""
+    reference = next(iter(variants))
+    rows = []
+    for i, (name, role) in enumerate(variants.items()):
+        effect = math.nan if i == 0 else -0.02 * i
+        p = math.nan if i == 0 else 0.06 / 10**i
+        row = {"variant": name, "role": role, "reference": reference, "metric": metric, "value": 0.8 - 0.02 * i}
+        row |= {"value_low": 0.7, "value_high": 0.9, "effect": effect, "effect_low": effect - 0.01}
+        row |= {
+            "effect_high": effect + 0.01,
+            "p": p,
+            "p_holm": p,
+            "seeds": 3,
+            "folds": 1,
+            "women": 24,
+            "note": "mind this",
+        }
+        rows.append(row | {"lesions": 48, "normals": 1576, "verdict": "", "cost_wall_s": 41.6})
+    return pd.DataFrame(rows)
+
+
+def printed(frame: pd.DataFrame, metric: str = "patches_linear_auc", width: int = 100) -> str:
+    console = Console(width=width, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console.print(console_table(frame, metric))
+    return console.export_text()
+
+
+def test_every_row_is_on_one_line_of_100_columns_and_nothing_is_cut() -> None:
+    text = printed(comparison({"soft": "variant", "shuffled_partners": "variant", "untrained": "control"}))
+    assert max(len(line) for line in text.splitlines()) <= 100
+    assert "…" not in text
+    line = next(line for line in text.splitlines() if "shuffled_partners" in line)
+    for cell in ("0.780 [0.700, 0.900]", "\u22120.020 [\u22120.030, \u22120.010]", "0.006", " 3 ", "42"):
+        assert cell in line
+
+
+def test_controls_stand_below_the_variants_under_their_heading() -> None:
+    text = printed(comparison({"soft": "variant", "untrained": "control", "hard": "variant"}))
+    assert text.index("hard") < text.index("controls") < text.index("untrained")
+
+
+def test_the_footnotes_say_n_interval_and_family() -> None:
+    text = printed(comparison({"soft": "variant", "hard": "variant", "untrained": "control"}))
+    words = " ".join(text.split())
+    assert "24 test women, 48 lesion patches, 1,576 normal patches" in words
+    assert "95 % intervals, bootstrap over women and seeds" in words
+    assert "from soft, paired over the same women and seeds" in words
+    assert "Holm p: corrected over 1 variant and over 1 control" in words
+    assert words.count("note: mind this") == 1
+
+
+def test_small_p_values_are_not_shown_as_zero() -> None:
+    text = printed(comparison({"a": "variant", "b": "variant", "c": "variant", "d": "variant"}))
+    assert "<0.001" in text
+    assert "0.000" not in text
+
+
+@pytest.mark.parametrize("name", ["[bold]x[/bold]", "[/]", "a" * 60])
+def test_any_name_is_printed_as_it_is(name: str) -> None:
+    text = printed(comparison({"soft": "variant", name: "variant"}))
+    assert name in "".join(line[:24].strip() for line in text.splitlines())
+
+
+def test_a_metric_that_is_not_compared_says_so() -> None:
+    assert "nothing is compared yet" in printed(comparison({"soft": "variant"}), "other")

@@ -252,7 +252,7 @@ class PatchesConfig:
         high=1,
     )
     per_lesion: int = option(4, "lesion patches cut per lesion, at seeded shifts around its centre", low=1)
-    normal_per_image: int = option(6, "normal patches cut per image, at seeded places that touch no lesion", low=1)
+    normal_per_image: int = option(4, "normal patches cut per image, at seeded places that touch no lesion", low=1)
 
 
 @dataclass

@@ -224,26 +224,32 @@ def _print_plan(trials: list[Trial]) -> None:
     known: dict[tuple[str, int], float] = {}
     total, basis = 0.0, ""
     for trial in trials:
-        path = store_path(trial.config)
-        cost = estimate(trial, Store.open(path) if Store.exists(path) else None, known)
+        cost = estimate(trial, _prepared(store_path(trial.config)), known)
         basis = cost.basis
         total += cost.seconds or 0.0
         shown = "unknown" if cost.seconds is None else f"{cost.seconds:.0f} s"
         table.add_row(trial.variant, trial.role, str(trial.seed), str(trial.fold), shown)
-    Console().print(table)
+    _table_console().print(table)
     asked = trials[0].config.cluster
     cpus = asked.cpus * max(1, asked.workers)
     print(
         f"training of all trials: about {total * cpus / 3600:.2f} CPU hours ({basis}), evaluation beside it; "
         "nothing was run"
     )
-    print(f"store: {first}{'' if Store.exists(first) else ' (not prepared yet)'}")
+    print(f"store: {first}{'' if _prepared(first) else ' (not prepared yet)'}")
+
+
+def _prepared(path: Path) -> Store | None:
+    try:
+        return Store.open(path)
+    except UserError:
+        return None
 
 
 def _print_comparison(config: Config, comparison: pd.DataFrame, trials: pd.DataFrame) -> None:
     ablation = config.ablation
     assert ablation is not None
-    console = Console()
+    console = _table_console()
     for metric in dict.fromkeys((ablation.metric, "patches_distance_auc")):
         console.print(tables.console_table(comparison, metric, config.downstream.intervals.confidence))
     women = comparison.women.max() if len(comparison) else 0
@@ -251,12 +257,18 @@ def _print_comparison(config: Config, comparison: pd.DataFrame, trials: pd.DataF
 
 
 def _print_found(found: pd.DataFrame, metric: str) -> None:
-    table = Table(
-        *map(str, found.columns), title=f"best settings by {metric} (selection: to be confirmed on fresh seeds)"
-    )
-    for row in found.head(10).itertuples(index=False):
-        table.add_row(*(f"{value:.4g}" if isinstance(value, float) else str(value) for value in row))
-    Console().print(table)
+    table = Table(metric, "setting", title="best settings found (a selection: confirm it on fresh seeds)", show_lines=True)
+    for row in found.head(10).to_dict("records"):
+        setting = {name: value for name, value in row.items() if name not in ("trial", metric) and not pd.isna(value)}
+        words = [f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}" for name, value in setting.items()]
+        table.add_row(f"{row[metric]:.3f}", " ".join(words))
+    _table_console().print(table)
+
+
+def _table_console() -> Console:
+    """Standard output; where it is a file it is as wide as the tables want."""
+    console = Console()
+    return console if console.is_terminal else Console(width=160)
 
 
 if __name__ == "__main__":

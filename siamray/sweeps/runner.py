@@ -120,6 +120,8 @@ def _tune(
     """Lets Ray Tune run every specification once; returns the reasons of those that raised."""
     from ray import tune
 
+    from siamray.sweeps.trial_events import TrialEvents
+
     scratch = tempfile.mkdtemp(prefix="siamray-tune-")
     try:
         grid = tune.Tuner(
@@ -133,11 +135,11 @@ def _tune(
                 storage_path=scratch,
                 verbose=0,
                 failure_config=tune.FailureConfig(max_failures=cluster.failures),
-                callbacks=[shown.callback()],
+                callbacks=[TrialEvents(shown.end, shown.epoch)],
             ),
         ).fit()
         return {
-            Path(result.config["specification"]["folder"]).name: _last_line(result.error)
+            _name(result.config): _last_line(result.error)
             for result in grid
             if result.error is not None and result.config is not None
         }
@@ -157,6 +159,10 @@ def _work(parameters: dict[str, Any]) -> None:
     tune.report({"epoch": trial.config.pretraining.epochs + 1})
 
 
+def _name(parameters: dict[str, Any]) -> str:
+    return Path(parameters["specification"]["folder"]).name
+
+
 def _last_line(error: BaseException | None) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1][:500] if lines else type(error).__name__
@@ -172,36 +178,17 @@ class _Shown:
         self._epochs: TaskID = progress.add_task("epochs and evaluations", total=steps)
         self._done: dict[str, int] = {}
 
-    def callback(self) -> Any:
-        """Makes the Ray Tune callback that draws."""
-        from ray import tune
-
-        shown = self
-
-        class Drawing(tune.Callback):  # type: ignore[misc]
-            def on_trial_result(
-                self, iteration: int, trials: Any, trial: Any, result: dict[str, Any], **info: Any
-            ) -> None:
-                shown.epoch(str(trial.trial_id), int(result.get("epoch", 0)))
-
-            def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
-                shown.end(trial, "")
-
-            def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
-                shown.end(trial, "failed: ")
-
-        return Drawing()
-
-    def epoch(self, trial_id: str, epoch: int) -> None:
+    def epoch(self, trial: Any, result: dict[str, Any]) -> None:
         """Moves the bar to a trial's epoch; a resumed trial starts in the middle."""
-        self._progress.advance(self._epochs, max(0, epoch - self._done.get(trial_id, 0)))
-        self._done[trial_id] = max(epoch, self._done.get(trial_id, 0))
+        epoch, name = int(result.get("epoch", 0)), _name(trial.config)
+        self._progress.advance(self._epochs, max(0, epoch - self._done.get(name, 0)))
+        self._done[name] = max(epoch, self._done.get(name, 0))
 
-    def end(self, trial: Any, word: str) -> None:
+    def end(self, trial: Any, failed: bool) -> None:
         """Counts a trial that ended."""
-        name = Path(trial.config["specification"]["folder"]).name
         self._progress.advance(self._trials)
-        self._progress.console.print(f"  {word}{name}", style="red" if word else "dim", highlight=False)
+        word, style = ("failed: ", "red") if failed else ("", "dim")
+        self._progress.console.print(f"  {word}{_name(trial.config)}", style=style, highlight=False)
 
 
 @contextmanager

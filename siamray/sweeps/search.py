@@ -141,12 +141,27 @@ def _sampler(search: SearchConfig, seed: int) -> Any:
     return kinds[search.sampler](seed=seed)
 
 
+@dataclasses.dataclass(frozen=True)
+class _Space:
+    """The define-by-run space that Ray calls with an Optuna trial; a class, as Ray pickles it."""
+
+    parameters: dict[str, ParameterConfig]
+    fixed: dict[str, str | list[str]]
+
+    def __call__(self, trial: Any) -> dict[str, Any]:
+        # Ray unflattens names at slashes only, so options keep their dots; it records itself what is drawn.
+        suggest(trial, self.parameters)
+        return {"fixed": self.fixed}
+
+
 def _tune(
     config: Config, words: list[str], store: Store, experiment: Path, trials: int, at_a_time: int, console: Console
 ) -> None:
     from ray import tune
     from ray.tune.search import ConcurrencyLimiter
     from ray.tune.search.optuna import OptunaSearch
+
+    from siamray.sweeps.trial_events import TrialEvents
 
     search = config.search
     assert search is not None
@@ -157,13 +172,8 @@ def _tune(
         "experiment": str(experiment),
     }
 
-    def space(trial: Any) -> dict[str, Any]:
-        # Ray unflattens names at slashes only, so options keep their dots; the captor records what is drawn.
-        suggest(trial, search.parameters)
-        return {"fixed": fixed}
-
     searcher = OptunaSearch(
-        space,
+        _Space(search.parameters, fixed),
         metric="objective",
         mode="max",
         sampler=_sampler(search, config.seed),
@@ -187,7 +197,7 @@ def _tune(
                 storage_path=scratch,
                 verbose=0,
                 failure_config=tune.FailureConfig(max_failures=config.cluster.failures),
-                callbacks=[shown.callback()],
+                callbacks=[TrialEvents(shown.end)],
             ),
         ).fit()
     finally:
@@ -223,23 +233,9 @@ class _Line:
     metric: str
     done: int = 0
 
-    def callback(self) -> Any:
-        """Makes the Ray Tune callback that prints."""
-        from ray import tune
-
-        line = self
-
-        class Printing(tune.Callback):  # type: ignore[misc]
-            def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
-                line.end(trial, f"{line.metric} {trial.last_result.get('objective', math.nan):.3f}")
-
-            def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
-                line.end(trial, "failed")
-
-        return Printing()
-
-    def end(self, trial: Any, word: str) -> None:
+    def end(self, trial: Any, failed: bool) -> None:
         """Prints what a trial drew and what came of it."""
         self.done += 1
+        word = "failed" if failed else f"{self.metric} {trial.last_result.get('objective', math.nan):.3f}"
         drawn = " ".join(search_overrides({k: v for k, v in trial.config.items() if k != "fixed"}))
         self.console.print(f"  {self.done}/{self.trials} {word}  {drawn}", style="dim", highlight=False)

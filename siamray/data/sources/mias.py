@@ -105,9 +105,11 @@ def parse_info(text: str) -> tuple[dict[str, list[Row]], dict[str, str], list[tu
             continue
         image = words[0].lower()
         try:
-            rows.setdefault(image, []).append(_row(image, words))
+            row = _row(image, words)
         except ValueError as error:
             faults.setdefault(image, f"Info.txt line {number} cannot be understood: {error}")
+            continue
+        rows.setdefault(image, []).append(row)
     return rows, faults, notes
 
 

@@ -13,7 +13,7 @@ Generator = np.random.Generator
 Place = tuple[float, float]
 
 # Brightness that lesions add at contrast 1, in grey levels of presentation space.
-MASS, SPICULE, SPECK = 0.085, 0.06, 0.16
+MASS, SPICULE, SPECK = 0.11, 0.06, 0.16
 
 
 @dataclass(frozen=True)
@@ -100,8 +100,9 @@ class Canvas:
         """Returns the window around a place, and its pixels' offsets down and right of the place, in mm."""
         radius = int(np.ceil(radius_mm / self.spacing_mm)) + 1
         rows, cols = self.tissue.shape
-        top, left = max(0, int(place[0]) - radius), max(0, int(place[1]) - radius)
-        bottom, right = min(rows, int(place[0]) + radius + 1), min(cols, int(place[1]) + radius + 1)
+        # Empty where the place lies too far outside the image.
+        top, bottom = np.clip([int(place[0]) - radius, int(place[0]) + radius + 1], 0, rows).tolist()
+        left, right = np.clip([int(place[1]) - radius, int(place[1]) + radius + 1], 0, cols).tolist()
         down = (np.arange(top, bottom, dtype=np.float32)[:, None] - place[0]) * self.spacing_mm
         across = (np.arange(left, right, dtype=np.float32)[None, :] - place[1]) * self.spacing_mm
         return (slice(top, bottom), slice(left, right)), down.astype(np.float32), across.astype(np.float32)

@@ -293,7 +293,9 @@ def _type_name(kind: Any) -> str:
 
 
 def _default(entry: dataclasses.Field[Any]) -> Any:
-    return entry.default_factory() if entry.default is dataclasses.MISSING else entry.default  # type: ignore[misc]
+    if entry.default_factory is not dataclasses.MISSING:
+        return entry.default_factory()
+    return entry.default
 
 
 def _headline(path: Path) -> str:

@@ -77,6 +77,7 @@ def writing_to(folder: Path) -> Iterator[None]:
         errno.ENOSPC: "is on a full disk; free space or name another folder (store=, results= or out=)",
         errno.EDQUOT: "is over its quota; free space or name another folder (store=, results= or out=)",
         errno.ENOTDIR: "cannot be made, as part of its path is a file; name another folder (store=, results= or out=)",
+        errno.ENOENT: "cannot be made; name another folder (store=, results= or out=)",
         errno.EEXIST: "cannot be made, as a file of that name exists; name another folder (store=, results= or out=)",
     }
     try:

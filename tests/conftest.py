@@ -17,7 +17,7 @@ settings.load_profile("siamray")
 MIAS = Path(__file__).resolve().parents[2] / "shared" / "data" / "mini-mias"
 
 # Twelve small women: every split has lesions, and preparing them takes seconds.
-TINY_DATA = [
+TINY_PREPARATION = [
     "data=phantom",
     "data.phantom.women=16",
     "data.phantom.height_pixels=320",
@@ -25,8 +25,8 @@ TINY_DATA = [
     "data.phantom.spacing_mm=0.6",
     "preparation.spacing_mm=0.8",
     "preparation.cpus=1",
-    "pairs.patch_pixels=32",
 ]
+TINY_DATA = [*TINY_PREPARATION, "pairs.patch_pixels=32"]
 TINY_TRAINING = [
     "pretraining.epochs=2",
     "pretraining.warmup_epochs=1",

@@ -199,7 +199,9 @@ def _stored_values(dataset: Dataset) -> npt.NDArray[Any]:
         values = np.asarray(dataset.pixel_array)
     except (RuntimeError, NotImplementedError):
         syntax = dataset.file_meta.get("TransferSyntaxUID") if hasattr(dataset, "file_meta") else None
-        name = syntax.name if syntax is not None and not syntax.is_private else "an unknown encoding"
+        # A UID that the standard does not know has itself as its name; what a damaged header holds is not repeated.
+        known = syntax is not None and syntax.name != str(syntax)
+        name = syntax.name if syntax is not None and known else "an unknown encoding"
         raise ImageError(f"pixels are damaged, or no decoder is installed for {name}") from None
     except Exception as error:
         raise ImageError(f"pixel data are damaged or cut short ({type(error).__name__})") from None

@@ -266,7 +266,7 @@ def shuffle_partners(pairs: pd.DataFrame, seed: int) -> NDArray[np.int64]:
     generator = np.random.default_rng([seed, 0x5F])
     # Women in random order, each woman's pairs together: a turn by the largest woman's count leaves nobody at home.
     rank = {woman: place for place, woman in enumerate(generator.permutation(np.unique(women)))}
-    order = np.lexsort((generator.random(len(women)), [rank[woman] for woman in women]))
+    order = np.lexsort((generator.random(len(women)), np.array([rank[woman] for woman in women])))
     partners = np.empty(len(women), dtype=np.int64)
     partners[order] = np.roll(order, -int(counts.max()))
     return partners

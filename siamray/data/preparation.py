@@ -184,7 +184,7 @@ def _relative(path: str, root: Path) -> str:
 
 
 def _sample(path: str) -> tuple[int, str]:
-    """A file's size and a hash of its middle: other pixels of the same size show, and reading it all would take hours."""
+    """A file's size and a hash of its middle: other pixels show, and reading all of every file would take hours."""
     try:
         size = os.stat(path).st_size
         with open(path, "rb") as file:
@@ -197,7 +197,9 @@ def _sample(path: str) -> tuple[int, str]:
 def _check_existing(plan: _Plan, record: dict[str, Any]) -> None:
     """Raises UserError where the store's folder holds something else: another store, or no store at all."""
     if not record:
-        if plan.path.is_dir() and any(entry.name not in ("temporary",) for entry in plan.path.iterdir()):
+        names = {entry.name for entry in plan.path.iterdir()} if plan.path.is_dir() else set()
+        # Another preparation may be making the same store just now: it has written its record, or is about to.
+        if names and "store.json" not in names and not all(name.startswith(".store.json") for name in names):
             raise UserError(f"store={plan.path}: the folder is not empty and no store; name another folder with store=")
         return
     if record.get("format") != stores.FORMAT:

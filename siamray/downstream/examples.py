@@ -1,5 +1,6 @@
 """An encoder and a store go in; pictures of a few test exams and their distance maps come out."""
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -52,7 +53,7 @@ def write_examples(encoder: PairEncoder, store: Store, config: Config, cutter: P
     for entry in entries:
         for name in SIDES:
             picture = _picture(store.image(entry, name), store.mask(entry, name))
-            write_atomically(folder / f"{entry}_{name}.png", lambda path, shown=picture: shown.save(path, format="PNG"))
+            write_atomically(folder / f"{entry}_{name}.png", partial(picture.save, format="PNG"))
         grid = _map_grid(store, entry, side)
         if grid.empty:
             continue

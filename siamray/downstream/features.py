@@ -30,7 +30,7 @@ def extract(encoder: nn.Module, patches: Patches, batch: int = 64) -> tuple[Patc
     device = next((parameter.device for parameter in encoder.parameters()), torch.device("cpu"))
     modes = [(module, module.training) for module in encoder.modules()]
     # The same numbers to rounding, a quarter faster; only the layout of the weights in memory changes.
-    encoder.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    encoder.eval().to(memory_format=torch.channels_last)
     features, embeddings = [], []
     try:
         with torch.inference_mode():

@@ -38,7 +38,7 @@ class Arithmetic:
         layout = torch.channels_last if self.channels_last else torch.contiguous_format
         if isinstance(thing, torch.Tensor):
             return thing.contiguous(memory_format=layout)
-        return thing.to(memory_format=layout)  # type: ignore[call-overload, no-any-return]
+        return thing.to(memory_format=layout)
 
 
 def choose(name: str, encoder: nn.Module, side: int, batch: int) -> Arithmetic:

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -169,7 +169,7 @@ def _distributed(model: nn.Module, method: PretrainingConfig, worker: Worker) ->
     if method.batch_norm == "sync":
         if worker.device.type == "cpu":
             raise UserError("pretraining.batch_norm=sync: only on GPUs; take batch_norm=local or cluster.gpus=1")
-        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
     devices = [worker.device.index or 0] if worker.device.type == "cuda" else None
     # Local batch norm: running statistics are the leading worker's, as only its weights are exported.
     return DistributedDataParallel(model, device_ids=devices, broadcast_buffers=True)
@@ -366,4 +366,4 @@ def _export(run: _Run) -> None:
         "batch_pairs": run.batch * run.worker.world_size,
         "identity": checkpoint.identity_hash(run.identity),
     }
-    encoder.export(run.networks[0], run.folder / "encoder", metadata)
+    encoder.export(cast(encoder.PairEncoder, run.networks[0]), run.folder / "encoder", metadata)

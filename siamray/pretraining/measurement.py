@@ -36,7 +36,7 @@ _BINS = 60
 def own_share(pairs: int, worker: Worker) -> NDArray[np.int64]:
     """Positions of the pairs that a worker measures and trains on: every world_size-th block."""
     positions = np.arange(pairs)
-    return positions[(positions // BLOCK_PAIRS) % worker.world_size == worker.rank]
+    return np.asarray(positions[(positions // BLOCK_PAIRS) % worker.world_size == worker.rank])
 
 
 @dataclass(frozen=True)

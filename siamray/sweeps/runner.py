@@ -140,7 +140,7 @@ def _tune(
         ).fit()
         return {
             _name(result.config): _last_line(result.error)
-            for result in grid
+            for result in (grid[index] for index in range(len(grid)))
             if result.error is not None and result.config is not None
         }
     finally:

@@ -146,7 +146,7 @@ class _Space:
     """The define-by-run space that Ray calls with an Optuna trial; a class, as Ray pickles it."""
 
     parameters: dict[str, ParameterConfig]
-    fixed: dict[str, str | list[str]]
+    fixed: dict[str, Any]
 
     def __call__(self, trial: Any) -> dict[str, Any]:
         # Ray unflattens names at slashes only, so options keep their dots; it records itself what is drawn.

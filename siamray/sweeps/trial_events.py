@@ -6,7 +6,7 @@ from typing import Any
 from ray import tune
 
 
-class TrialEvents(tune.Callback):  # type: ignore[misc]
+class TrialEvents(tune.Callback):
     """Passes on results and ends of trials.
 
     Args:

@@ -14,7 +14,9 @@ from siamray.data.breast import breast_mask, chest_side, crop_box
 MINI_MIAS = Path(__file__).resolve().parents[3] / "shared" / "data" / "mini-mias"
 
 
-def drawn_breast(background: float = 0.05, noise: float = 0.01) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
+def drawn_breast(
+    background: float = 0.05, noise: float = 0.01
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
     """A half ellipse at the left edge of a noisy film, and where it is."""
     rows, cols = np.mgrid[:400, :300]
     inside = ((rows - 200) / 150) ** 2 + (cols / 180) ** 2 < 1

@@ -237,6 +237,13 @@ def test_compressed_pixels_are_read_and_a_missing_decoder_is_named(tmp_path: Pat
         read_image(write(tmp_path, dataset))
 
 
+def test_an_encoding_nobody_knows_is_not_repeated(tmp_path: Path) -> None:
+    path = write(tmp_path, mammogram())
+    path.write_bytes(path.read_bytes().replace(b"1.2.840.10008.1.2.1\x00", b"9.9.999.99999.9.9.9\x00"))
+    with pytest.raises(ImageError, match=r"an unknown encoding$"):
+        read_image(path)
+
+
 @given(cut=st.floats(0, 1), flips=st.lists(st.tuples(st.floats(0, 0.999), st.integers(0, 255)), max_size=20))
 def test_any_damage_is_an_image_or_a_reason_without_identifying_values(
     tmp_path_factory: pytest.TempPathFactory, cut: float, flips: list[tuple[float, int]]

@@ -45,7 +45,9 @@ def write_exams(folder: Path, women: int, spacing_mm: float | None = 0.8) -> Exa
             Image.fromarray(film(2 * number + (side == "R"), side == "R")).save(folder / f"{image}.png")
             known = {"laterality": side, "view": "MLO", "path": str(folder / f"{image}.png"), "birads": 1 + number % 5}
             names = {"source": "mias", "woman_id": f"w{number:02d}", "exam_id": f"w{number:02d}", "image_id": image}
-            exams.append({**names, **known, "spacing_mm": spacing_mm, "density": "ABCD"[number % 4], "outcome": "normal"})
+            exams.append(
+                {**names, **known, "spacing_mm": spacing_mm, "density": "ABCD"[number % 4], "outcome": "normal"}
+            )
     mirrored = {"col_min": 200 - BOX["col_max"], "col_max": 200 - BOX["col_min"]}
     findings = [
         {"image_id": "w00_R", "category": "mass", **BOX, **mirrored},
@@ -128,7 +130,7 @@ def test_a_finding_lies_on_its_lesion_in_the_store_and_leads_back(
     assert np.isnan(findings.loc["other", "row_min"])
     mass = findings.loc["mass"]
     assert mass["side"] == "right"
-    box = [int(round(mass[name])) for name in ("row_min", "col_min", "row_max", "col_max")]
+    box = [round(mass[name]) for name in ("row_min", "col_min", "row_max", "col_max")]
     bright = store.image("w00_MLO", "right") > 0.75 * 65535
     assert bright[box[0] : box[2], box[1] : box[3]].mean() > 0.8
     outside = bright.copy()
@@ -241,14 +243,14 @@ def test_an_odd_failure_is_listed_and_tried_again_next_time(
     monkeypatch.setattr(preparation, "prepare_entry", odd)
     store = prepare(config, progress=False)
     assert list(store.entries["entry_id"]) == ["w00_MLO"]
-    assert store.manifest.set_index("image_id").loc["w01_L", "reason"] == "its preparation failed: MemoryError: too large"
+    assert (
+        store.manifest.set_index("image_id").loc["w01_L", "reason"] == "its preparation failed: MemoryError: too large"
+    )
     monkeypatch.setattr(preparation, "prepare_entry", ordinary)
     assert len(prepare(config, progress=False).entries) == 2
 
 
-def test_a_store_of_another_option_is_refused_by_the_options_name(
-    config: Config, source: Any, tmp_path: Path
-) -> None:
+def test_a_store_of_another_option_is_refused_by_the_options_name(config: Config, source: Any, tmp_path: Path) -> None:
     source(write_exams(tmp_path / "films", 1))
     prepare(config, progress=False)
     config.preparation.registration.kind = "centroid"

@@ -63,7 +63,9 @@ def test_images_and_masks_come_back_as_written(tmp_path: Path) -> None:
         assert store.mask("w01_MLO", side).dtype == np.bool_
 
 
-@pytest.mark.parametrize("window", [(0, 0, 64, 64), (60, 50, 80, 90), (136, 86, 64, 64), (0, 0, 200, 150), (199, 149, 1, 1)])
+@pytest.mark.parametrize(
+    "window", [(0, 0, 64, 64), (60, 50, 80, 90), (136, 86, 64, 64), (0, 0, 200, 150), (199, 149, 1, 1)]
+)
 def test_a_window_is_a_part_of_the_image(tmp_path: Path, window: tuple[int, int, int, int]) -> None:
     store = made_store(tmp_path, 1)
     row, col, height, width = window

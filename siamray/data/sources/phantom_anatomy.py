@@ -4,7 +4,7 @@ Lengths are in mm. A breast is described in its own frame: y counts down from th
 both sides share the frame of a view, and a small smooth map of each side carries pixels into it.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -100,10 +100,10 @@ def imagine(options: PhantomConfig, number: int) -> Woman:
 def _imagine_rounded(rng: Generator) -> Rounded:
     return Rounded(
         diameter_mm=float(np.exp(rng.uniform(np.log(5), np.log(16)))),
-        depth=float(rng.uniform(0.2, 0.8)),
-        height={"CC": float(rng.uniform(-0.6, 0.6)), "MLO": float(rng.uniform(-0.6, 0.6))},
+        depth=float(rng.uniform(0.05, 0.95)),
         strength=float(rng.uniform(0.05, 0.125)),
         node=bool(rng.random() < 0.3),
+        seed=int(rng.integers(2**31)),
     )
 
 
@@ -115,8 +115,7 @@ def _imagine_lesion(rng: Generator) -> Lesion:
         category=category,
         malignant=malignant,
         diameter_mm=float(np.exp(rng.uniform(np.log(low), np.log(high)))),
-        depth=float(rng.uniform(0.25, 0.75)),
-        height={"CC": float(rng.uniform(-0.55, 0.55)), "MLO": float(rng.uniform(-0.5, 0.55))},
+        depth=float(rng.uniform(0.05, 0.95)),
         strength=float(rng.uniform(0.7, 1.3)),
         seed=int(rng.integers(2**31)),
     )
@@ -197,6 +196,28 @@ class View:
         bulge = 0.06 * wide * np.sin(np.pi * np.clip((y + self.nipple_mm) / tall, 0, 1))
         return np.asarray((edge + bulge) / np.hypot(1, wide / tall), dtype=np.float32)
 
+    def place(self, structure: Lesion | Rounded) -> tuple[float, float]:
+        """Returns y and x of a structure's centre: at its depth, at a height that is anywhere in the breast alike.
+
+        Were lesions likelier in the middle than normal patches are, their place would tell them apart.
+        """
+        rng = np.random.default_rng([structure.seed, len(self.name)])
+        margin = min(0.4 * structure.diameter_mm + 2, 0.2 * self.depth_mm)
+        for _ in range(400):
+            y = np.asarray([rng.uniform(-self.nipple_mm, self.half_mm)], dtype=np.float32)
+            reach = self.skin(y)
+            x = np.float32(structure.depth) * reach
+            likely = rng.random() < float(reach[0]) / self.depth_mm
+            within = -self.nipple_mm + margin < float(y[0]) < self.size_mm[0] - self.nipple_mm - margin
+            free = self.name == "CC" or float(self.muscle(y, x)[0]) < -margin
+            if likely and within and free and margin < float(x[0]) and float(self.inside(y, x)[0]) > margin:
+                return float(y[0]), float(x[0])
+            if not likely:
+                continue
+            # At some depths there is hardly any room: the depth then gives way.
+            structure = replace(structure, depth=0.9 * structure.depth + 0.1 * rng.uniform(0.2, 0.8))
+        return 0.0, 0.5 * self.depth_mm
+
     @cached_property
     def shared(self) -> dict[str, Floats]:
         """The part of each tissue field that both sides share, on the pixels of the view's frame."""
@@ -260,7 +281,7 @@ def render(view: View, side: str) -> tuple[Floats, list[dict[str, Any]]]:
     canvas = Canvas(_tissue(view, side, y, x), y, x, view.inside(y, x), woman.options.spacing_mm)
     _add_normal_structures(view, canvas, rng)
     boxes = [
-        draw_lesion(canvas, _place(view, canvas, lesion), lesion, woman.options.contrast)
+        draw_lesion(canvas, canvas.pixel(*view.place(lesion)), lesion, woman.options.contrast)
         for lesion in (woman.lesions if side == woman.affected else ())
     ]
     pixels = _expose(canvas, rng)
@@ -335,7 +356,7 @@ def _add_normal_structures(view: View, canvas: Canvas, rng: Generator) -> None:
     own = [_vessel(view, rng, rng, 0) for _ in range(int(rng.integers(3, 8)))]
     canvas.draw_curves([*alike, *own], width_mm=0.8, strengths=[VESSELS] * len(alike) + [0.6 * VESSELS] * len(own))
     for rounded in view.woman.rounded:
-        place = _place(view, canvas, rounded)
+        place = canvas.pixel(*view.place(rounded))
         jitter = strength * rng.normal(size=4) * (1.2, 1.2, 0.06, 0.12)
         draw_rounded(canvas, (place[0] + jitter[0], place[1] + jitter[1]), rounded, 1 + jitter[2], 1 + jitter[3], rng)
     for _ in range(int(rng.poisson(3.0))):
@@ -351,21 +372,6 @@ def _vessel(view: View, course: Generator, rng: Generator, jitter: float) -> Flo
     bend = sum(course.normal() * 4 / k * np.sin(np.pi * k * share + course.uniform(0, 6)) for k in (1, 2, 3, 5))
     y = (start + (end - start) * share) * view.half_mm + bend + shift[0]
     return np.asarray(np.stack([y, reach * share * view.depth_mm + shift[1]], axis=1), dtype=np.float32)
-
-
-def _place(view: View, canvas: Canvas, structure: Lesion | Rounded) -> tuple[float, float]:
-    """Returns row and column of a structure's centre: as deep and high as it should lie, and wholly in the breast."""
-    y = structure.height[view.name] * view.half_mm
-    margin = 0.5 * structure.diameter_mm + 4
-    for pull in np.linspace(1, 0, 11):
-        # A structure that would cross skin, muscle or image edge is moved towards the breast's middle.
-        y_here = np.float32(pull * y)
-        x_here = np.float32((0.5 + pull * (structure.depth - 0.5)) * view.skin(np.asarray(y_here)[None])[0])
-        row, col = canvas.pixel(float(y_here), float(x_here))
-        free = view.name == "CC" or float(view.muscle(np.asarray([y_here]), np.asarray([x_here]))[0]) < -margin
-        if free and canvas.inside[row, col] > margin and canvas.fits(row, col, margin):
-            break
-    return float(row), float(col)
 
 
 def _expose(canvas: Canvas, rng: Generator) -> Floats:

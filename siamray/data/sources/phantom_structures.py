@@ -23,16 +23,16 @@ class Rounded:
     Attributes:
         diameter_mm: its diameter.
         depth: its distance from the chest wall as a share of the breast's reach there.
-        height: per view its height from the nipple, as a share of the breast's half height.
         strength: added grey level at its centre.
         node: whether it has the dark, fatty hilum of a lymph node.
+        seed: seed of its height in each view.
     """
 
     diameter_mm: float
     depth: float
-    height: dict[str, float]
     strength: float
     node: bool
+    seed: int
 
 
 @dataclass(frozen=True)
@@ -44,16 +44,14 @@ class Lesion:
         malignant: decides how irregular it is.
         diameter_mm: its diameter; of a cluster or distortion, the extent.
         depth: its distance from the chest wall as a share of the breast's reach there.
-        height: per view its height from the nipple, as a share of the breast's half height.
         strength: factor on its brightness.
-        seed: seed of its shape.
+        seed: seed of its shape, and of its height in each view.
     """
 
     category: str
     malignant: bool
     diameter_mm: float
     depth: float
-    height: dict[str, float]
     strength: float
     seed: int
 
@@ -80,12 +78,6 @@ class Canvas:
         """Returns the pixel nearest to a place of the view's frame."""
         nearest = int(np.argmin((self.y - np.float32(y)) ** 2 + (self.x - np.float32(x)) ** 2))
         return nearest // self.y.shape[1], nearest % self.y.shape[1]
-
-    def fits(self, row: float, col: float, radius_mm: float) -> bool:
-        """Tells whether a disc lies within the image."""
-        radius = radius_mm / self.spacing_mm
-        rows, cols = self.tissue.shape
-        return bool(radius <= row < rows - radius and radius <= col < cols - radius)
 
     def anywhere(self, rng: Generator) -> Place:
         """Returns a place in the breast, at least 5 mm from the skin where there is any."""

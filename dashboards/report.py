@@ -71,7 +71,7 @@ def report(results: Results) -> str:
 
 def interval_words(results: Results) -> str:
     """Says what the intervals are, from the configuration of a finished trial."""
-    drawn = "women and seeds" if (results.comparison["seeds"] > 1).any() else "women"
+    drawn = "women, with the variance between seeds (t)" if (results.comparison["seeds"] > 1).any() else "women"
     for trial_id in results.trials.loc[results.trials["state"] == "finished", "trial_id"]:
         options = (results.trial(trial_id)["config"].get("downstream") or {}).get("intervals") or {}
         if options:

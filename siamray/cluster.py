@@ -24,6 +24,8 @@ def connected(cluster: ClusterConfig, cpus: int | None = None) -> Iterator[dict[
         UserError: if there is no cluster at the address.
     """
     # Read by Ray when it is imported or started, so they come first: the user's terminal is not Ray's log.
+    # Ray reports its use to its makers unless told not to; siamray sends nothing anywhere.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
@@ -36,6 +38,7 @@ def connected(cluster: ClusterConfig, cpus: int | None = None) -> Iterator[dict[
     here = cluster.address is None
     try:
         ray.init(
+            # "local" and not null: a stale file of an ended Ray would make null try to join it.
             address="local" if here else cluster.address,
             num_cpus=cpus if here else None,
             # Train's clean-up of an early stopped trial asks the dashboard's State API, so workers need it.

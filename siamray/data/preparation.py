@@ -17,9 +17,9 @@ import ray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from siamray.cluster import connected
 from siamray.config import Config
 from siamray.data import store as stores
-from siamray.data.cluster import running_ray
 from siamray.data.entry import EntryJob, ImageRow, prepare_entry
 from siamray.data.exams import BOX_COLUMNS, DENSITIES, OUTCOMES, ExamTables, exclude_incomplete_pairs
 from siamray.data.sources import read_exams
@@ -271,7 +271,7 @@ def _outcomes(jobs: list[EntryJob], store: Path, config: Config) -> Iterator[tup
         for job in jobs:
             yield job.entry_id, _attempt(job, str(store))
         return
-    with running_ray(cpus, config.cluster.address):
+    with connected(config.cluster, cpus):
         yield from _ray_outcomes(jobs, str(store), cpus)
 
 

@@ -97,7 +97,7 @@ def compare(
     3 seeds, seed x woman                .013         .988           .965          .948   .915
     3 seeds, seed x patch                .015         .985           .980          .927   .950
     3 seeds, women and seeds             .064         .936           .940          .935   .795
-    3 seeds, the same, 3 folds           .045         .955           .955          .943   .983
+    3 seeds, both, 3 folds of 12         .045         .955           .955          .943   .983
     5 seeds, women and seeds             .068         .932           .907          .905   .938
     5 seeds, seeds                       .050         .950           .938          .925   .772
     2 seeds, seeds                       .130         .870           .865          .917   .438

@@ -63,7 +63,7 @@ def _footnotes(rows: pd.DataFrame, confidence: float) -> str:
     family = " and over ".join(
         f"{n} {role}{'s' * (n != 1)}" for role, n in families.sort_index(ascending=False).items()
     )
-    drawn = "women and seeds" if (rows["seeds"] > 1).any() else "women"
+    drawn = "women, with the variance between seeds (t)" if (rows["seeds"] > 1).any() else "women"
     named = {"women": "test women", "lesions": "lesion patches", "normals": "normal patches", "folds": "folds"}
     known = {words: int(first[name]) for name, words in named.items() if not pd.isna(first[name])}
     counts = [f"{n:,} {words}" for words, n in known.items() if words != "folds" or n > 1]

@@ -90,7 +90,7 @@ def test_the_report_has_all_sections_with_the_answer_first(whole: Page) -> None:
         "pretraining.labels=hard",
         "with uncommitted changes",
         "loss is not finite in epoch 3",
-        "95 % intervals, bootstrap over women and seeds, 2,000 replicates",
+        "95 % intervals, bootstrap over women, with the variance between seeds (t), 2,000 replicates",
         "20 finished trials, 1 failed.",
         "no diagnosis",
     ):

@@ -118,7 +118,7 @@ def mias_places() -> list[tuple[str, int, int]]:
 
 @pytest.mark.skipif(not MINI_MIAS.is_dir(), reason="the mini-MIAS images are not there")
 def test_every_lesion_of_mini_mias_lies_in_the_breast() -> None:
-    # The one row of mdb212 (687, 882) points at black film, 6 mm off the skin: no mask of the breast can hold it.
+    # The one row of mdb212 (687, 882) points at black film, 12 mm off the mask: no mask of the breast can hold it.
     places = [place for place in mias_places() if place[0] != "mdb212"]
     masks = {name: breast_mask(read(name)) for name in {name for name, _, _ in places}}
     outside = [(name, row, col) for name, row, col in places if not masks[name][min(row, 1023), col]]

@@ -55,7 +55,7 @@ def test_the_footnotes_say_n_interval_and_family() -> None:
     text = printed(comparison({"soft": "variant", "hard": "variant", "untrained": "control"}))
     words = " ".join(text.split())
     assert "24 test women, 48 lesion patches, 1,576 normal patches" in words
-    assert "95 % intervals, bootstrap over women and seeds" in words
+    assert "95 % intervals, bootstrap over women, with the variance between seeds (t)" in words
     assert "from soft, paired over the same women and seeds" in words
     assert "Holm p: corrected over 1 variant and over 1 control" in words
     assert words.count("note: mind this") == 1

@@ -101,7 +101,7 @@ def _imagine_rounded(rng: Generator) -> Rounded:
     return Rounded(
         diameter_mm=float(np.exp(rng.uniform(np.log(5), np.log(16)))),
         depth=float(rng.uniform(0.05, 0.95)),
-        strength=float(rng.uniform(0.05, 0.125)),
+        strength=float(rng.uniform(0.07, 0.19)),
         node=bool(rng.random() < 0.3),
         seed=int(rng.integers(2**31)),
     )

@@ -13,7 +13,7 @@ Generator = np.random.Generator
 Place = tuple[float, float]
 
 # Brightness that lesions add at contrast 1, in grey levels of presentation space.
-MASS, SPICULE, SPECK = 0.11, 0.06, 0.16
+MASS, SPICULE, SPECK = 0.19, 0.12, 0.36
 
 
 @dataclass(frozen=True)
@@ -233,7 +233,7 @@ def _draw_distortion(canvas: Canvas, place: Place, lesion: Lesion, strength: flo
     window, down, across = canvas.around(place, 2.2 * radius)
     distance = np.hypot(down, across)
     # Sampling further out shows tissue nearer to the centre than it lay: a pull.
-    pull = 1 + min(strength, 2.0) * 0.8 * np.exp(-((distance / (0.8 * radius)) ** 2))
+    pull = 1 + min(strength, 2.0) * np.exp(-((distance / (0.8 * radius)) ** 2))
     rows = down * pull / canvas.spacing_mm + place[0] - window[0].start
     cols = across * pull / canvas.spacing_mm + place[1] - window[1].start
     canvas.tissue[window] = ndimage.map_coordinates(canvas.tissue[window], [rows, cols], order=1, mode="nearest")

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from dashboards.report import write_report
 from rich.console import Console
 from rich.table import Table
 
+from dashboards.report import write_report
 from siamray.compose import compose
 from siamray.config import Config
 from siamray.data.preparation import prepare, store_path
@@ -257,10 +257,14 @@ def _print_comparison(config: Config, comparison: pd.DataFrame, trials: pd.DataF
 
 
 def _print_found(found: pd.DataFrame, metric: str) -> None:
-    table = Table(metric, "setting", title="best settings found (a selection: confirm it on fresh seeds)", show_lines=True)
+    table = Table(
+        metric, "setting", title="best settings found (a selection: confirm it on fresh seeds)", show_lines=True
+    )
     for row in found.head(10).to_dict("records"):
         setting = {name: value for name, value in row.items() if name not in ("trial", metric) and not pd.isna(value)}
-        words = [f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}" for name, value in setting.items()]
+        words = [
+            f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}" for name, value in setting.items()
+        ]
         table.add_row(f"{row[metric]:.3f}", " ".join(words))
     _table_console().print(table)
 

@@ -75,7 +75,7 @@ def test_an_ablation_prints_its_comparison_and_where_the_report_is(swept: tuple[
     assert primary.effect["hard"] == pytest.approx(values["hard"] - values["soft"])
     report = (folder / "report.html").read_text(encoding="utf-8")
     assert "Holm" in report
-    assert "src=\"http" not in report
+    assert 'src="http' not in report
 
 
 @pytest.mark.slow
@@ -225,7 +225,7 @@ def test_eight_workers_on_this_machine_are_refused_before_training(tmp_path: Pat
     if (os.cpu_count() or 1) >= 64:
         pytest.skip("this machine has room for them")
     training = [word for word in TINY if not word.startswith("downstream.")]
-    with pytest.raises(UserError, match="cluster.workers=64.*ask for fewer"):
+    with pytest.raises(UserError, match=r"cluster\.workers=64.*ask for fewer"):
         siamray_pretrain([*training, "cluster.workers=64", f"out={tmp_path}"])
 
 

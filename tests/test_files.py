@@ -13,7 +13,9 @@ from siamray.files import write_atomically, write_json, write_parquet
 
 
 def test_json_says_null_for_what_is_no_number(tmp_path: Path) -> None:
-    write_json(tmp_path / "a.json", {"x": math.nan, "y": [np.float32(1.5), np.int64(3), math.inf], "z": np.array([1, 2])})
+    write_json(
+        tmp_path / "a.json", {"x": math.nan, "y": [np.float32(1.5), np.int64(3), math.inf], "z": np.array([1, 2])}
+    )
     assert json.loads((tmp_path / "a.json").read_text()) == {"x": None, "y": [1.5, 3, None], "z": [1, 2]}
 
 

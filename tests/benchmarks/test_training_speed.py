@@ -4,6 +4,7 @@ Run: make benchmark. Not part of the test suite's verdict: a slow machine is no 
 """
 
 import dataclasses
+import itertools
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -69,7 +70,9 @@ def test_loader_and_loop_against_bare_training(tmp_path: Path, benchmark: Callab
     training = (training + seconds(bare)) / 2
     benchmark(lambda: None)
     print(f"\n{config.encoder.backbone} {side} px {arithmetic.name}, {steps} steps of {batch} pairs, one thread")
-    print(f"loader {len(pairs) / loading:.0f} pairs/s, bare {steps * batch / training:.0f}, loop {steps * batch / real:.0f}")
+    print(
+        f"loader {len(pairs) / loading:.0f} pairs/s, bare {steps * batch / training:.0f}, loop {steps * batch / real:.0f}"
+    )
     print(f"loader / bare forward+backward: {training / loading:.1f} (aim: at least 3)")
     print(f"loop / bare forward+backward:   {training / real:.2f} (aim: at least .85)")
 
@@ -81,7 +84,9 @@ def test_start_of_a_trial_after_the_first(tmp_path: Path, benchmark: Callable[..
     from siamray.sweeps.ablation import make_trial
     from siamray.sweeps.runner import run_trials
 
-    config = compose("sweep", [*WORDS, "pretraining.epochs=0", "pretraining.precision=float32", "downstream.examples=0"])
+    config = compose(
+        "sweep", [*WORDS, "pretraining.epochs=0", "pretraining.precision=float32", "downstream.examples=0"]
+    )
     store = prepare(config, progress=False)
     trials = [
         make_trial("start", "variant", dataclasses.replace(config, seed=seed), store.fingerprint) for seed in range(6)
@@ -92,7 +97,7 @@ def test_start_of_a_trial_after_the_first(tmp_path: Path, benchmark: Callable[..
         run_trials(trials, {t.trial_id: store.path for t in trials}, experiment, one_at_a_time, Console(quiet=True))
     records = [results.read_trial(experiment / results.TRIALS_FOLDER / trial.trial_id) for trial in trials]
     spans = sorted((pd.Timestamp(record["started"]), pd.Timestamp(record["ended"])) for record in records)
-    gaps = [(later[0] - earlier[1]).total_seconds() for earlier, later in zip(spans, spans[1:], strict=False)]
+    gaps = [(later[0] - earlier[1]).total_seconds() for earlier, later in itertools.pairwise(spans)]
     benchmark(lambda: None)
     print(f"\nfrom the end of one trial to the start of the next, in s (clock of whole seconds): {gaps} (aim: under 3)")
 
@@ -106,4 +111,6 @@ def test_train_workers_against_training_in_process(tmp_path: Path, benchmark: Ca
     with connected(asked.cluster, cpus=2):
         on_worker = [seconds(lambda n=n: trainer.pretrain(asked, store, tmp_path / f"w{n}")) for n in range(2)]
     benchmark(lambda: None)
-    print(f"\none epoch of 64 pairs: in process {in_process:.1f} s; Train worker {on_worker[0]:.1f}, then {on_worker[1]:.1f} s")
+    print(
+        f"\none epoch of 64 pairs: in process {in_process:.1f} s; Train worker {on_worker[0]:.1f}, then {on_worker[1]:.1f} s"
+    )

@@ -96,7 +96,7 @@ def test_sampled_places_of_a_woman_do_not_depend_on_the_other_women() -> None:
 
 
 def test_a_patch_that_fits_nowhere_is_an_error_that_names_the_option() -> None:
-    with pytest.raises(UserError, match="pairs.patch_pixels=90"):
+    with pytest.raises(UserError, match=r"pairs\.patch_pixels=90"):
         place_pairs(fake(), config("pairs.patch_pixels=90"), {"we0"})
 
 

@@ -57,7 +57,9 @@ def test_a_run_killed_after_an_epoch_ends_with_the_numbers_of_an_undisturbed_one
     whole, resumed = weights(tmp_path / "whole"), weights(tmp_path / "killed")
     assert whole.keys() == resumed.keys()
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
-    tables = [pd.read_parquet(tmp_path / name / "epochs.parquet").drop(columns="seconds") for name in ("whole", "killed")]
+    tables = [
+        pd.read_parquet(tmp_path / name / "epochs.parquet").drop(columns="seconds") for name in ("whole", "killed")
+    ]
     pd.testing.assert_frame_equal(*tables, check_exact=True)
     histograms = [pd.read_parquet(tmp_path / name / "distances.parquet") for name in ("whole", "killed")]
     assert histograms[0].to_json() == histograms[1].to_json()
@@ -155,7 +157,7 @@ def test_workers_share_the_pairs_without_gap_or_overlap(workers: int) -> None:
 
 
 def test_more_workers_than_pairs_is_an_error_that_names_the_option(tiny_config: Config) -> None:
-    with pytest.raises(UserError, match="cluster.workers=8"):
+    with pytest.raises(UserError, match=r"cluster\.workers=8"):
         loop._batches(64, tiny_config.pretraining, Worker(0, 8))
 
 

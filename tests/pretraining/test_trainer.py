@@ -40,7 +40,7 @@ def test_one_process_and_two_workers_fit_the_same_mixture_to_the_same_distances(
 
 
 def test_workers_that_can_never_be_placed_are_refused_before_anything_starts(tiny_config: Config) -> None:
-    with pytest.raises(UserError, match="cluster.workers=8 with cluster.cpus=1 needs 8 CPUs, and there are 2"):
+    with pytest.raises(UserError, match=r"cluster\.workers=8 with cluster\.cpus=1 needs 8 CPUs, and there are 2"):
         trainer.check_placement(asking(tiny_config, 8).cluster, {"CPU": 2.0})
     with pytest.raises(UserError, match="GPU"):
         trainer.check_placement(dataclasses.replace(tiny_config.cluster, gpus=1.0), {"CPU": 2.0})

@@ -28,7 +28,7 @@ from siamray.errors import UserError
 from siamray.files import write_atomically, write_json
 
 # Raised whenever the same options draw other pictures, so that an older cache is not taken for the new one.
-FORMAT = 1
+FORMAT = 2
 MARKER = "phantom.json"
 # Stored value = OFFSET + SCALE * grey level; the window shows this range.
 OFFSET, SCALE = 120, 3840

@@ -13,7 +13,7 @@ Generator = np.random.Generator
 Place = tuple[float, float]
 
 # Brightness that lesions add at contrast 1, in grey levels of presentation space.
-MASS, SPICULE, SPECK = 0.19, 0.12, 0.36
+MASS, SPICULE, SPECK = 0.17, 0.12, 0.36
 
 
 @dataclass(frozen=True)

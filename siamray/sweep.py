@@ -12,7 +12,7 @@ from rich.table import Table
 from dashboards.report import write_report
 from siamray.compose import compose
 from siamray.config import Config
-from siamray.data.preparation import prepare, store_path
+from siamray.data.preparation import existing_store, prepare, store_path
 from siamray.data.store import Store
 from siamray.downstream.patches import parse_metric
 from siamray.errors import UserError, run_command
@@ -219,12 +219,14 @@ def _experiment_record(config: Config, words: list[str], trials: list[Trial], st
 
 def _print_plan(trials: list[Trial]) -> None:
     """Prints what would run and what it would cost."""
-    first = store_path(trials[0].config)
     table = Table("variant", "role", "seed", "fold", "estimated", title=f"{len(trials)} trials")
     known: dict[tuple[str, int], float] = {}
     total, basis = 0.0, ""
+    stores: dict[str, Store | None] = {}
     for trial in trials:
-        cost = estimate(trial, _prepared(store_path(trial.config)), known)
+        if trial.variant not in stores:
+            stores[trial.variant] = existing_store(trial.config)
+        cost = estimate(trial, stores[trial.variant], known)
         basis = cost.basis
         total += cost.seconds or 0.0
         shown = "unknown" if cost.seconds is None else f"{cost.seconds:.0f} s"
@@ -236,14 +238,8 @@ def _print_plan(trials: list[Trial]) -> None:
         f"training of all trials: about {total * cpus / 3600:.2f} CPU hours ({basis}), evaluation beside it; "
         "nothing was run"
     )
-    print(f"store: {first}{'' if _prepared(first) else ' (not prepared yet)'}")
-
-
-def _prepared(path: Path) -> Store | None:
-    try:
-        return Store.open(path)
-    except UserError:
-        return None
+    first = stores[trials[0].variant]
+    print(f"store: {first.path if first else 'not prepared yet'}")
 
 
 def _print_comparison(config: Config, comparison: pd.DataFrame, trials: pd.DataFrame) -> None:

@@ -22,7 +22,7 @@ from siamray.config import Config
 from siamray.data import store as stores
 from siamray.data.entry import EntryJob, ImageRow, prepare_entry
 from siamray.data.exams import BOX_COLUMNS, DENSITIES, OUTCOMES, ExamTables, exclude_incomplete_pairs
-from siamray.data.sources import read_exams
+from siamray.data.sources import is_there, read_exams
 from siamray.data.store import Store
 from siamray.errors import UserError
 from siamray.files import write_json, write_parquet, writing_to
@@ -104,6 +104,20 @@ def prepare(config: Config, *, progress: bool = True) -> Store:
     _write_tables(plan, failed)
     write_json(plan.path / "store.json", _store_record(plan, config, complete=True, failed=len(failed)))
     return Store.open(plan.path)
+
+
+def existing_store(config: Config) -> Store | None:
+    """Opens the store of a configuration if it is there and complete; generates and prepares nothing.
+
+    Raises:
+        UserError: as read_exams, where the data set is not what data.source says.
+    """
+    if not config.store and not is_there(config.data, cache_folder()):
+        return None
+    try:
+        return Store.open(store_path(config))
+    except UserError:
+        return None
 
 
 def _plan(config: Config) -> _Plan:

@@ -70,9 +70,8 @@ def test_loader_and_loop_against_bare_training(tmp_path: Path, benchmark: Callab
     training = (training + seconds(bare)) / 2
     benchmark(lambda: None)
     print(f"\n{config.encoder.backbone} {side} px {arithmetic.name}, {steps} steps of {batch} pairs, one thread")
-    print(
-        f"loader {len(pairs) / loading:.0f} pairs/s, bare {steps * batch / training:.0f}, loop {steps * batch / real:.0f}"
-    )
+    rates = (len(pairs) / loading, steps * batch / training, steps * batch / real)
+    print("pairs/s: loader {:.0f}, bare {:.0f}, loop {:.0f}".format(*rates))
     print(f"loader / bare forward+backward: {training / loading:.1f} (aim: at least 3)")
     print(f"loop / bare forward+backward:   {training / real:.2f} (aim: at least .85)")
 
@@ -111,6 +110,5 @@ def test_train_workers_against_training_in_process(tmp_path: Path, benchmark: Ca
     with connected(asked.cluster, cpus=2):
         on_worker = [seconds(lambda n=n: trainer.pretrain(asked, store, tmp_path / f"w{n}")) for n in range(2)]
     benchmark(lambda: None)
-    print(
-        f"\none epoch of 64 pairs: in process {in_process:.1f} s; Train worker {on_worker[0]:.1f}, then {on_worker[1]:.1f} s"
-    )
+    workers = ", then ".join(f"{value:.1f} s" for value in on_worker)
+    print(f"\none epoch of 64 pairs: in process {in_process:.1f} s; on a Train worker {workers}")

@@ -10,6 +10,12 @@ from siamray.errors import UserError, nearest
 SOURCES = ("phantom", "mias")
 
 
+def is_there(config: DataConfig, cache: Path) -> bool:
+    """Says whether reading a source would only read: a source that generates its images may not have done so yet."""
+    module = importlib.import_module(f"siamray.data.sources.{config.source}")
+    return bool(module.is_there(config, cache)) if hasattr(module, "is_there") else True
+
+
 def read_exams(config: DataConfig, cache: Path) -> ExamTables:
     """Reads the tables of a data set; pixels stay in their files.
 

@@ -28,7 +28,7 @@ from siamray.errors import UserError
 from siamray.files import write_atomically, write_json
 
 # Raised whenever the same options draw other pictures, so that an older cache is not taken for the new one.
-FORMAT = 2
+FORMAT = 1
 MARKER = "phantom.json"
 # Stored value = OFFSET + SCALE * grey level; the window shows this range.
 OFFSET, SCALE = 120, 3840
@@ -49,7 +49,7 @@ def read(config: DataConfig, cache: Path) -> ExamTables:
         UserError: the root holds other things or phantoms of other options, or cannot be written.
     """
     options = config.phantom
-    root = Path(config.root).expanduser() if config.root else cache / f"phantom-{options_hash(options)}"
+    root = _root(config, cache)
     marker = _read_marker(root, options)
     if marker is None or not marker["finished"]:
         _generate(root, options)
@@ -57,6 +57,16 @@ def read(config: DataConfig, cache: Path) -> ExamTables:
     findings = pd.read_csv(root / "findings.csv").to_dict("records")
     placed = [{**exam, "path": str(root.resolve() / str(exam["path"]))} for exam in exams]
     return tables(_words(placed), _words(findings))
+
+
+def is_there(config: DataConfig, cache: Path) -> bool:
+    """Says whether the women of a configuration have been generated, so that read only reads."""
+    marker = _read_marker(_root(config, cache), config.phantom)
+    return marker is not None and bool(marker["finished"])
+
+
+def _root(config: DataConfig, cache: Path) -> Path:
+    return Path(config.root).expanduser() if config.root else cache / f"phantom-{options_hash(config.phantom)}"
 
 
 def options_hash(options: PhantomConfig) -> str:

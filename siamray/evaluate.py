@@ -11,6 +11,7 @@ from siamray.compose import compose, to_dict
 from siamray.config import Config
 from siamray.data.pairs import patch_side
 from siamray.data.preparation import prepare
+from siamray.downstream import patches
 from siamray.downstream.evaluation import evaluate
 from siamray.errors import UserError, run_command
 from siamray.files import write_json, write_parquet
@@ -52,6 +53,8 @@ def main(words: list[str]) -> None:
         },
     )
     Console().print(_table({name: result.metrics for name, result in found.items()}, config))
+    for reason, findings in patches.left_out_findings(store, config).items():
+        print(f"{findings} findings gave no lesion patch: {reason}")
     print(f"predictions and metrics: {folder}")
 
 

@@ -122,6 +122,13 @@ def place_samples(store: Store, config: Config) -> Placement:
     return Placement(samples, pd.DataFrame(left_out, columns=["entry_id", "side", "category", "reason"]))
 
 
+def left_out_findings(store: Store, config: Config) -> dict[str, int]:
+    """Counts the findings that give no lesion patch, by the reason why not, the most frequent reason first."""
+    left_out = place_samples(store, config).left_out
+    counts = left_out.reason[left_out.category != NORMAL].value_counts()
+    return {str(reason): int(count) for reason, count in counts.items()}
+
+
 def overlap_share(places: Places, side_pixels: int, box: NDArray[np.float64]) -> NDArray[np.float64]:
     """How much a patch is of a lesion: the larger of intersection / box area and intersection / patch area.
 

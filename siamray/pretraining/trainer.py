@@ -1,7 +1,7 @@
 """A configuration and a store go in, a finished training run comes out: in this process, or on Ray Train workers."""
 
-import os
-import time
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,15 @@ from siamray.compose import from_dict, to_dict
 from siamray.config import ClusterConfig, Config
 from siamray.data.store import Store
 from siamray.errors import UserError
+from siamray.files import write_json
 from siamray.pretraining import checkpoint, loop
 from siamray.pretraining.loop import DivergedError, Report
 from siamray.pretraining.worker import Worker
+
+# Ray Train keeps its state of a run there while it runs.
+_RAY_FOLDER = "ray"
+# A worker's UserError or DivergedError, for the process that started the workers.
+_VERDICT_FILE = "verdict.json"
 
 
 def pretrain(config: Config, store: Store, folder: Path, report: Report | None = None) -> Path:
@@ -85,24 +91,25 @@ def _train_on_workers(config: Config, store: Store, folder: Path) -> None:
         run_config=ray_train.RunConfig(
             # Name and path are the run's own, so that Ray Train resumes it and no other.
             name=f"train-{folder.name}",
-            storage_path=str(folder / "ray"),
+            storage_path=str(folder / _RAY_FOLDER),
             failure_config=ray_train.FailureConfig(max_failures=asked.failures),
         ),
     )
+    verdict = folder / _VERDICT_FILE
+    verdict.unlink(missing_ok=True)
     try:
         trainer.fit()
-    except ray_train.TrainingFailedError as error:
-        _raise_cause(error)
+    except ray_train.TrainingFailedError:
+        _raise_verdict(verdict)
+        raise
 
 
-def _raise_cause(error: BaseException) -> None:
-    """Raises what a worker raised, as training in this process would have raised it."""
-    failures = getattr(error, "worker_failures", None) or {}
-    for cause in failures.values():
-        inner = getattr(cause, "cause", cause)
-        if isinstance(inner, (UserError, DivergedError)):
-            raise inner from None
-    raise error
+def _raise_verdict(path: Path) -> None:
+    """Raises what a worker wrote down, as training in this process would have raised it."""
+    if path.exists():
+        record = json.loads(path.read_text(encoding="utf-8"))
+        kinds: dict[str, type[Exception]] = {kind.__name__: kind for kind in (UserError, DivergedError)}
+        raise kinds[record["kind"]](record["message"])
 
 
 def _work(settings: dict[str, Any]) -> None:
@@ -114,16 +121,18 @@ def _work(settings: dict[str, Any]) -> None:
     torch.set_num_threads(config.cluster.cpus)
     context = ray_train.get_context()
     worker = Worker(context.get_world_rank(), context.get_world_size(), get_device())
-    store = Store.open(Path(settings["store"]))
-    loop.train(config, store, Path(settings["folder"]), worker, lambda record: ray_train.report(record))
-
-
-def cost_clock() -> tuple[float, float]:
-    """Seconds of wall clock and of this process's processors, to take differences of."""
-    times = os.times()
-    return time.time(), times.user + times.system + times.children_user + times.children_system
+    folder = Path(settings["folder"])
+    # An attempt that ended by its own options or numbers ends so again: Ray's retries are for lost machines.
+    _raise_verdict(folder / _VERDICT_FILE)
+    try:
+        loop.train(config, Store.open(Path(settings["store"])), folder, worker, lambda record: ray_train.report(record))
+    except (UserError, DivergedError) as error:
+        write_json(folder / _VERDICT_FILE, {"kind": type(error).__name__, "message": str(error)})
+        raise
 
 
 def finish(folder: Path) -> None:
     """Removes what only a resume would need."""
     checkpoint.remove(folder)
+    (folder / _VERDICT_FILE).unlink(missing_ok=True)
+    shutil.rmtree(folder / _RAY_FOLDER, ignore_errors=True)

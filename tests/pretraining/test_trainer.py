@@ -11,6 +11,7 @@ from siamray.config import Config
 from siamray.data.store import Store
 from siamray.errors import UserError
 from siamray.pretraining import encoder, trainer
+from siamray.pretraining.loop import DivergedError
 
 
 def asking(config: Config, workers: int) -> Config:
@@ -44,3 +45,14 @@ def test_workers_that_can_never_be_placed_are_refused_before_anything_starts(tin
         trainer.check_placement(asking(tiny_config, 8).cluster, {"CPU": 2.0})
     with pytest.raises(UserError, match="GPU"):
         trainer.check_placement(dataclasses.replace(tiny_config.cluster, gpus=1.0), {"CPU": 2.0})
+
+
+@pytest.mark.slow
+def test_a_run_that_diverges_on_a_worker_ends_with_its_reason(
+    tiny_config: Config, tiny_store: Store, tmp_path: Path
+) -> None:
+    method = dataclasses.replace(tiny_config.pretraining, learning_rate=1e30, schedule="constant")
+    config = asking(dataclasses.replace(tiny_config, pretraining=method), 1)
+    config = dataclasses.replace(config, cluster=dataclasses.replace(config.cluster, failures=0))
+    with connected(config.cluster, cpus=2), pytest.raises(DivergedError, match="no longer"):
+        trainer.pretrain(config, tiny_store, tmp_path)

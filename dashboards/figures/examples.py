@@ -21,19 +21,20 @@ def data(maps: pd.DataFrame, cell: int) -> pd.DataFrame:
     """Spreads the distances of overlapping patches over a grid of cells.
 
     Args:
-        maps: MAP_COLUMNS of one entry: centres (row, col) and side (size) of the patches in store pixels.
-        cell: side of a cell in store pixels.
+        maps: MAP_COLUMNS of one entry: centres (row, col) and side (size) of the patches in pixels of the pictures.
+        cell: side of a cell in pixels of the pictures.
 
     Returns:
-        CELL_COLUMNS: centre of a cell in store pixels, mean distance of the patches that cover that centre; cells that
-        no patch covers are left out.
+        CELL_COLUMNS: centre of a cell in pixels of the pictures, mean distance of the patches whose central half covers
+        it; cells that none covers are left out.
     """
     totals: dict[tuple[int, int], tuple[float, int]] = {}
     for row, col, size, distance in maps[["row", "col", "size", "distance"]].itertuples(index=False):
         if not math.isfinite(distance):
             continue
-        for i in _cells(row - size / 2, row + size / 2, cell):
-            for j in _cells(col - size / 2, col + size / 2, cell):
+        # The central half only: a patch says most of its centre, and its rim would paint what is not breast.
+        for i in _cells(row - size / 4, row + size / 4, cell):
+            for j in _cells(col - size / 4, col + size / 4, cell):
                 total, n = totals.get((i, j), (0.0, 0))
                 totals[i, j] = (total + distance, n + 1)
     rows = [((i + 0.5) * cell, (j + 0.5) * cell, total / n) for (i, j), (total, n) in sorted(totals.items())]
@@ -123,7 +124,7 @@ def _filled(values: pd.Index) -> list[float]:
 
 
 def _embedded(path: Path) -> tuple[str, tuple[int, int]]:
-    """A picture as a data URI, scaled down to what a page shows, and its shape (rows, cols) in store pixels."""
+    """A picture as a data URI, scaled down to what a page shows, and its shape (rows, cols) before that."""
     with Image.open(path) as picture:
         shape = (picture.height, picture.width)
         small = picture.convert("L")

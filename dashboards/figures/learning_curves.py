@@ -125,8 +125,10 @@ def _quantile_panel(name: str, rows: pd.DataFrame, look: style.Look, top: float)
     for column, words in QUANTILES.items():
         figure.add_trace(
             go.Scatter(
-                x=wide.index, y=wide[column], mode="lines",
+                # An untrained encoder has one epoch, and a line of one point is not seen.
+                x=wide.index, y=wide[column], mode="lines" if len(wide) > 1 else "markers",
                 line={"color": look.color, "width": 2.5 if column == "d_q50" else 0.8},
+                marker={"color": look.color, "size": 9 if column == "d_q50" else 5},
                 hovertemplate=f"{words}, epoch %{{x}}: %{{y:.4g}}<extra></extra>",
             )
         )  # fmt: skip

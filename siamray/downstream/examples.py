@@ -20,6 +20,7 @@ from siamray.pretraining.encoder import PairEncoder
 _PICTURE_ROWS = 400
 # A map shows more of the breast than the training uses: half a patch of tissue is enough for a distance.
 _MAP_TISSUE = 0.5
+_BOX = ["row_min", "col_min", "row_max", "col_max"]
 
 
 def chosen_entries(store: Store, config: Config) -> list[str]:
@@ -42,29 +43,40 @@ def write_examples(encoder: PairEncoder, store: Store, config: Config, cutter: P
         store: the prepared exams.
         config: downstream.examples says how many.
         cutter: cuts the patches.
-        folder: gets ``<entry>_left.png``, ``<entry>_right.png``, ``maps.parquet`` (entry_id, woman_id, row, col, size,
-            distance; store pixels) and ``boxes.parquet`` (entry_id, side, category, row_min, col_min, row_max,
-            col_max).
+        folder: gets ``<entry>_left.png``, ``<entry>_right.png``, ``maps.parquet`` (entry_id, woman_id, row, col: centre
+            of the patch, size, distance) and ``boxes.parquet`` (entry_id, side, category, row_min, col_min, row_max,
+            col_max); places in pixels of the pictures.
     """
     side = patch_side(config)
     entries = chosen_entries(store, config)
     women = store.entries.set_index("entry_id").woman_id
-    maps = []
+    columns = ["entry_id", "woman_id", "row", "col", "size", "distance"]
+    maps, boxes = [pd.DataFrame(columns=columns)], [store.findings.iloc[:0]]
     for entry in entries:
         for name in SIDES:
             picture = _picture(store.image(entry, name), store.mask(entry, name))
             write_atomically(folder / f"{entry}_{name}.png", partial(picture.save, format="PNG"))
+        scale = picture.height / store.image(entry, "left").shape[0]
+        found = store.findings[store.findings.entry_id == entry].dropna(subset=["row_min"])
+        boxes.append(found.assign(**{name: found[name] * scale for name in _BOX}))
         grid = _map_grid(store, entry, side)
-        if grid.empty:
-            continue
-        distances = _distances(encoder, cutter(grid, side))
-        maps.append(grid.assign(woman_id=women[entry], size=side, distance=distances))
-    columns = ["entry_id", "woman_id", "row", "col", "size", "distance"]
-    write_parquet(folder / "maps.parquet", pd.concat(maps)[columns] if maps else pd.DataFrame(columns=columns))
-    boxes = store.findings[store.findings.entry_id.isin(entries)].dropna(subset=["row_min"])
-    write_parquet(
-        folder / "boxes.parquet", boxes[["entry_id", "side", "category", "row_min", "col_min", "row_max", "col_max"]]
-    )
+        if len(grid):
+            maps.append(
+                grid.assign(
+                    row=(grid.row + side / 2) * scale,
+                    col=(grid.col + side / 2) * scale,
+                    woman_id=women[entry],
+                    size=side * scale,
+                    distance=_distances(encoder, cutter(grid, side)),
+                )
+            )
+    write_parquet(folder / "maps.parquet", _stacked(maps)[columns])
+    write_parquet(folder / "boxes.parquet", _stacked(boxes)[["entry_id", "side", "category", *_BOX]])
+
+
+def _stacked(tables: list[pd.DataFrame]) -> pd.DataFrame:
+    """All rows of tables of the same columns; the first table is empty and gives the columns if no other does."""
+    return pd.concat(tables[1:], ignore_index=True) if len(tables) > 1 else tables[0]
 
 
 def _map_grid(store: Store, entry: str, side: int) -> pd.DataFrame:

@@ -121,7 +121,8 @@ PREDICTION_COLUMNS = [
 """Columns of predictions.parquet."""
 
 MAP_COLUMNS = ["entry_id", "woman_id", "row", "col", "size", "distance"]
-"""Columns of examples/maps.parquet: centre and side of a patch in store pixels, and the distance of its pair."""
+"""Columns of examples/maps.parquet: centre and side of a patch in pixels of the pictures, and the distance of its
+pair."""
 
 BOX_COLUMNS = ["entry_id", "side", "category", "row_min", "col_min", "row_max", "col_max"]
-"""Columns of examples/boxes.parquet: findings in store pixels, half-open."""
+"""Columns of examples/boxes.parquet: findings in pixels of the pictures, half-open."""

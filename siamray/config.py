@@ -282,7 +282,7 @@ class DownstreamConfig:
     patches: PatchesConfig = field(default_factory=PatchesConfig)
     probe: ProbeConfig = field(default_factory=ProbeConfig)
     intervals: IntervalsConfig = field(default_factory=IntervalsConfig)
-    examples: int = option(4, "test exams whose distance map is kept for the report", low=0)
+    examples: int = option(2, "test exams whose distance map is kept for the report", low=0)
 
 
 @dataclass

@@ -1,5 +1,6 @@
 """The command ``python -m siamray.evaluate``: an encoder on the downstream tasks, beside the controls."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -76,8 +77,6 @@ def _check_patches(config: Config, tested: encoder.PairEncoder) -> None:
 
 def _untrained(config: Config, tested: encoder.PairEncoder) -> encoder.PairEncoder:
     """The control: the same backbone as initialised."""
-    from dataclasses import replace
-
     backbone = str(tested.metadata.get("backbone", config.encoder.backbone))
     chosen = replace(config.encoder, backbone=backbone, weights="random", folder=None)
     return encoder.build(chosen, named_seed(config.seed, "network", "A"), patch_side(config))

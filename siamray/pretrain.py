@@ -1,18 +1,23 @@
 """The command ``python -m siamray.pretrain``: one training on the pairs of a data set; leaves an encoder in out=DIR."""
 
-import sys
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from siamray.cluster import connected
 from siamray.compose import compose, to_dict
+from siamray.config import Config
 from siamray.data.preparation import prepare
+from siamray.data.store import Store
 from siamray.errors import UserError, run_command
 from siamray.files import write_json
 from siamray.pretraining import checkpoint, trainer
-from siamray.pretraining.loop import DivergedError
+from siamray.pretraining.loop import DivergedError, Report
 from siamray.provenance import git_state, versions
 
 RUN_FILE = "run.json"
@@ -60,9 +65,7 @@ def main(words: list[str]) -> None:
     print(f"test it: python -m siamray.evaluate encoder={folder / 'encoder'} {' '.join(_data_words(words))}".rstrip())
 
 
-def _train_on_ray(config: Any, store: Any, folder: Path) -> None:
-    from siamray.cluster import connected
-
+def _train_on_ray(config: Config, store: Store, folder: Path) -> None:
     with connected(config.cluster) as resources:
         trainer.check_placement(config.cluster, resources)
         trainer.pretrain(config, store, folder)
@@ -70,8 +73,6 @@ def _train_on_ray(config: Any, store: Any, folder: Path) -> None:
 
 def _is_done(folder: Path, identity: dict[str, Any]) -> bool:
     """Whether the run is finished; refuses a folder of another run."""
-    import json
-
     path = folder / RUN_FILE
     if not path.exists():
         return False
@@ -87,24 +88,18 @@ def _data_words(words: list[str]) -> list[str]:
     return [word for word in words if word.split("=")[0].split(".")[0] in ("data", "preparation", "pairs", "store")]
 
 
-class _progress:
-    """A progress bar over epochs, with the last epoch's loss."""
+@contextmanager
+def _progress(epochs: int, console: Console) -> Iterator[Report]:
+    """Draws a progress bar over epochs with the last epoch's loss; yields what is to be called after each."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task("epochs", total=max(1, epochs))
 
-    def __init__(self, epochs: int, console: Console) -> None:
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        self._bar = Progress(*columns, console=console, disable=not sys.stderr.isatty())
-        self._task = self._bar.add_task("epochs", total=max(1, epochs))
+        def report(record: dict[str, Any]) -> None:
+            text = f"epochs (loss {record['loss']:.3f}, mean label {record['label_mean']:.2f})"
+            bar.update(task, completed=record["epoch"], description=text)
 
-    def __enter__(self) -> Any:
-        self._bar.start()
-        return self._report
-
-    def __exit__(self, *error: object) -> None:
-        self._bar.stop()
-
-    def _report(self, record: dict[str, Any]) -> None:
-        text = f"epochs (loss {record['loss']:.3f}, mean label {record['label_mean']:.2f})"
-        self._bar.update(self._task, completed=record["epoch"], description=text)
+        yield report
 
 
 if __name__ == "__main__":

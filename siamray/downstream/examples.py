@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -87,8 +88,6 @@ def _map_grid(store: Store, entry: str, side: int) -> pd.DataFrame:
 
 
 def _distances(encoder: PairEncoder, windows: NDArray[np.float32]) -> NDArray[np.float32]:
-    import torch
-
     _, left = extract(encoder, windows[:, :1])
     _, right = extract(encoder, windows[:, 1:])
     kind = str(encoder.metadata.get("embedding", "unit"))

@@ -76,7 +76,8 @@ def run_ablation(config: Config, words: list[str], console: Console) -> None:
         _check_same_question(experiment, config)
         results.write_experiment(experiment, _experiment_record(config, words, trials, by_trial[trials[0].trial_id]))
         remaining = unfinished(trials, experiment)
-        console.print(f"{ablation.question}\n{len(trials)} trials, {len(trials) - len(remaining)} of them done before")
+        console.print(ablation.question, soft_wrap=True)
+        console.print(f"{len(trials)} trials, {len(trials) - len(remaining)} of them done before", soft_wrap=True)
         run_trials(
             remaining, {name: store.path for name, store in by_trial.items()}, experiment, config.cluster, console
         )

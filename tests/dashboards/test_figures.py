@@ -193,7 +193,7 @@ def test_cost_without_a_comparison_has_means_without_interval(loaded: results.Re
     ),
     cell=st.integers(2, 9),
 )
-def test_a_map_cell_holds_the_mean_of_the_patches_over_its_centre(
+def test_a_map_cell_holds_the_mean_of_the_patches_whose_central_half_covers_it(
     patches: list[tuple[int, int, int, float]], cell: int
 ) -> None:
     maps = pd.DataFrame(patches, columns=["row", "col", "size", "distance"])
@@ -206,7 +206,7 @@ def test_a_map_cell_holds_the_mean_of_the_patches_over_its_centre(
             over = [
                 distance
                 for row, col, size, distance in patches
-                if row - size / 2 <= y < row + size / 2 and col - size / 2 <= x < col + size / 2
+                if row - size / 4 <= y < row + size / 4 and col - size / 4 <= x < col + size / 4
             ]
             if over:
                 expected[y, x] = sum(over) / len(over)
@@ -228,7 +228,8 @@ def test_examples_show_boxes_on_their_own_side_and_both_in_the_map(loaded: resul
     heat = panels[2].data[0]
     assert np.nanmax(np.asarray(heat.z, dtype=float)) <= maps["distance"].max()
     row, col = np.unravel_index(np.nanargmax(np.asarray(heat.z, dtype=float)), np.shape(heat.z))
-    assert 200 < heat.y[row] < 260
+    # Patches lie every 32 pixels, and each is drawn 16 around its centre: the peak is that near to the lesion at 230.
+    assert abs(heat.y[row] - 230) < 32 + 16
     assert 90 < heat.x[col] < 150
 
 

@@ -130,7 +130,10 @@ def _set_up(config: Config, store: Store, folder: Path, worker: Worker) -> _Run:
     networks = arithmetic.arrange(networks)
     pairs = training_pairs(config, store)
     batch, steps = _batches(len(epoch_pairs(pairs, config, 0)), method, worker)
-    optimizer = torch.optim.AdamW(networks.parameters(), lr=method.learning_rate, weight_decay=method.weight_decay)
+    # Fused: one pass over the weights instead of one per operation, which small batches would notice.
+    optimizer = torch.optim.AdamW(
+        networks.parameters(), lr=method.learning_rate, weight_decay=method.weight_decay, fused=True
+    )
     return _Run(
         config=config,
         worker=worker,

@@ -175,6 +175,23 @@ def test_pretrain_leaves_an_encoder_that_evaluate_tests_beside_the_controls(tmp_
     )
 
 
+@pytest.mark.slow
+def test_a_trial_may_use_all_processors_for_its_train_workers(tmp_path: Path) -> None:
+    (tmp_path / "ablation").mkdir()
+    (tmp_path / "ablation" / "one.yaml").write_text(
+        "name: one\nquestion: one?\nreference: a\nvariants: {a: [pretraining.labels=rank]}\n"
+    )
+    workers = min(2, os.cpu_count() or 1)
+    words = ["pretraining.pairs_per_epoch=128", "seeds=1", f"cluster.workers={workers}", f"results={tmp_path}"]
+    done = siamray("sweep", f"experiments={tmp_path}", "ablation=one", *TINY, *words)
+    assert done.returncode == 0, done.stderr
+    trials = pd.read_parquet(tmp_path / "one" / "trials.parquet")
+    assert trials.state.tolist() == ["finished"]
+    (encoder,) = (tmp_path / "one" / "trials").glob("*/encoder/siamray.json")
+    assert json.loads(encoder.read_text())["world_size"] == workers
+    assert not list((tmp_path / "one" / "trials").glob("*/ray"))
+
+
 def test_a_dry_run_lists_the_trials_and_their_cost_and_runs_nothing(tmp_path: Path) -> None:
     done = siamray("sweep", "ablation=soft_labels", *TINY, "seeds=2", f"results={tmp_path / 'none'}", "dry_run=true")
     assert done.returncode == 0, done.stderr

@@ -18,6 +18,9 @@ from siamray.pretraining.worker import Worker
 
 # Ray Train keeps its state of a run there while it runs.
 _RAY_FOLDER = "ray"
+# What Ray must be asked for the process that waits for its workers (it refuses 0). Each worker asks for as much less:
+# two workers of one processor then fit on two processors, where the sum would wait for ever.
+WAITING_CPUS = 0.01
 # A worker's UserError or DivergedError, for the process that started the workers.
 _VERDICT_FILE = "verdict.json"
 
@@ -86,7 +89,7 @@ def _train_on_workers(config: Config, store: Store, folder: Path) -> None:
         scaling_config=ray_train.ScalingConfig(
             num_workers=asked.workers,
             use_gpu=asked.gpus > 0,
-            resources_per_worker={"CPU": asked.cpus, **({"GPU": asked.gpus} if asked.gpus else {})},
+            resources_per_worker={"CPU": asked.cpus - WAITING_CPUS, **({"GPU": asked.gpus} if asked.gpus else {})},
         ),
         run_config=ray_train.RunConfig(
             # Name and path are the run's own, so that Ray Train resumes it and no other.

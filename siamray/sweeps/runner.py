@@ -18,13 +18,10 @@ from siamray.config import ClusterConfig
 from siamray.data.store import Store
 from siamray.errors import UserError
 from siamray.files import writing_to
-from siamray.pretraining.trainer import check_placement
+from siamray.pretraining.trainer import WAITING_CPUS, check_placement
 from siamray.sweeps import results
 from siamray.sweeps.ablation import Trial
 from siamray.sweeps.trial import describe, run_trial, trial_to_dict
-
-# A driver function that only waits for its Train workers; Ray refuses zero.
-_WAITING_CPUS = 0.01
 
 
 @contextmanager
@@ -67,7 +64,7 @@ def concurrency(cluster: ClusterConfig, resources: dict[str, float]) -> int:
 def trial_resources(cluster: ClusterConfig) -> dict[str, float]:
     """What Ray Tune reserves for the process of a trial."""
     if cluster.workers:
-        return {"CPU": _WAITING_CPUS}
+        return {"CPU": WAITING_CPUS}
     return {"CPU": float(cluster.cpus), **({"GPU": cluster.gpus} if cluster.gpus else {})}
 
 

@@ -12,7 +12,7 @@ from rich.table import Table
 from dashboards.report import write_report
 from siamray.compose import compose
 from siamray.config import Config
-from siamray.data.preparation import existing_store, prepare, store_path
+from siamray.data.preparation import existing_store, prepare
 from siamray.data.store import Store
 from siamray.downstream.patches import parse_metric
 from siamray.errors import UserError, run_command
@@ -66,13 +66,17 @@ def run_ablation(config: Config, words: list[str], console: Console) -> None:
     with sole_driver(experiment):
         stores: dict[str, Store] = {}
 
-        def settle(chosen: Config) -> tuple[Config, str]:
-            path = str(store_path(chosen))
-            stores[path] = stores.get(path) or prepare(chosen)
-            return fix_arithmetic(chosen, experiment), stores[path].fingerprint
+        def store_of(chosen: Config) -> Store:
+            # Naming a store reads and hashes the whole data set: once per way of preparing, not once per trial.
+            key = repr((chosen.store, chosen.data.source, chosen.data.root, chosen.data.phantom, chosen.preparation))
+            if key not in stores:
+                stores[key] = prepare(chosen)
+            return stores[key]
 
-        trials = design(config, words, settle)
-        by_trial = {trial.trial_id: stores[str(store_path(trial.config))] for trial in trials}
+        trials = design(
+            config, words, lambda chosen: (fix_arithmetic(chosen, experiment), store_of(chosen).fingerprint)
+        )
+        by_trial = {trial.trial_id: store_of(trial.config) for trial in trials}
         _check_same_question(experiment, config)
         results.write_experiment(experiment, _experiment_record(config, words, trials, by_trial[trials[0].trial_id]))
         remaining = unfinished(trials, experiment)

@@ -38,7 +38,9 @@ class Spline:
     coefficients: Doubles
 
     def displacement(self, points: Doubles) -> Doubles:
-        """Evaluates the field; it is zero where the grid does not reach (Unser 1999, equation 4).
+        """Evaluates the field; beyond its grid it goes on as at the grid's edge (Unser 1999, equation 4).
+
+        A field that ended there at once would tear the image: places beyond the edge would have no inverse.
 
         Args:
             points: places in mm, [N, 2].
@@ -46,18 +48,17 @@ class Spline:
         Returns:
             displacements in mm, [N, 2].
         """
-        index = (points - np.asarray(self.origin)) / np.asarray(self.spacing)
-        first = np.floor(index).astype(np.int64) - 1
         size = np.asarray(self.coefficients.shape[:2])
-        inside = np.all((first >= 0) & (first + 3 < size), axis=1)
-        start = np.where(inside[:, None], first, 0)
-        weights = _cubic(index - np.floor(index))
+        index = (points - np.asarray(self.origin)) / np.asarray(self.spacing)
+        index = np.clip(index, 1.0, size - 2.0)
+        first = np.minimum(np.floor(index).astype(np.int64), size - 3) - 1
+        weights = _cubic(index - (first + 1))
         total = np.zeros_like(points)
         for row in range(4):
             for col in range(4):
                 weight = weights[row, :, 0] * weights[col, :, 1]
-                total += weight[:, None] * self.coefficients[start[:, 0] + row, start[:, 1] + col]
-        return np.asarray(np.where(inside[:, None], total, 0.0))
+                total += weight[:, None] * self.coefficients[first[:, 0] + row, first[:, 1] + col]
+        return total
 
 
 def _cubic(fraction: Doubles) -> Doubles:

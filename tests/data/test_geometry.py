@@ -92,9 +92,21 @@ def test_the_spline_is_the_one_of_simpleitk() -> None:
     assert np.allclose(places + ours.displacement(places), theirs, atol=1e-9)
 
 
-def test_beyond_its_grid_a_spline_moves_nothing() -> None:
-    spline = Spline((0.0, 0.0), (10.0, 10.0), np.full((5, 5, 2), 3.0))
-    assert np.array_equal(spline.displacement(np.array([[-50.0, 5.0], [500.0, 500.0]])), np.zeros((2, 2)))
+def test_beyond_its_grid_a_spline_goes_on_as_at_its_edge() -> None:
+    spline = Spline((0.0, 0.0), (10.0, 10.0), np.random.default_rng(2).uniform(-2, 2, (5, 6, 2)))
+    beyond = np.array([[-50.0, 25.0], [500.0, 25.0], [25.0, -1.0], [25.0, 900.0], [900.0, 900.0]])
+    edge = np.array([[10.0, 25.0], [30.0, 25.0], [25.0, 10.0], [25.0, 40.0], [30.0, 40.0]])
+    assert np.array_equal(spline.displacement(beyond), spline.displacement(edge))
+    assert np.allclose(spline.displacement(edge - 1e-9), spline.displacement(edge), atol=1e-6)
+
+
+@settings(max_examples=100, deadline=None)
+@given(seed=st.integers(0, 1000), row=st.floats(-200, 600), col=st.floats(-200, 600), rows=st.integers(4, 9))
+def test_a_bounded_spline_has_an_inverse_everywhere(seed: int, row: float, col: float, rows: int) -> None:
+    shifts = np.random.default_rng(seed).uniform(-10, 10, (rows, 8, 2))
+    transform = Transform(spline=Spline((-40.0, -40.0), (40.0, 40.0), shifts))
+    place = np.array([[row, col]])
+    assert np.allclose(transform.inverse(transform.forward(place)), place, atol=1e-3)
 
 
 @settings(max_examples=25, deadline=None)

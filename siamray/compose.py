@@ -24,7 +24,10 @@ from siamray.errors import UserError, nearest
 _EVERYWHERE = ("data", "preparation", "store", "experiments", "budget")
 _LEARNING = ("pairs", "encoder", "pretraining", "cluster", "seed")
 COMMANDS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "prepare": ("reads the exams, registers left and right, and writes the store", (*_EVERYWHERE, "cluster")),
+    "prepare": (
+        "reads the exams, registers left and right, and writes the store",
+        (*_EVERYWHERE, "cluster", "inspect", "page"),
+    ),
     "pretrain": ("trains one encoder on the pairs of the store", (*_EVERYWHERE, *_LEARNING, "out")),
     "evaluate": ("tests an encoder on the tasks, beside the controls", (*_EVERYWHERE, *_LEARNING, "downstream", "out")),
     "sweep": (
@@ -38,7 +41,7 @@ _EXAMPLES = {
     "evaluate": "encoder=runs/first/encoder data=phantom",
     "sweep": "ablation=soft_labels",
 }
-_PATHS = ("data.root", "encoder.folder", "store", "results", "out", "experiments")
+_PATHS = ("data.root", "encoder.folder", "store", "results", "out", "page", "experiments")
 
 
 def experiments_folder() -> Path:

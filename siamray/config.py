@@ -50,17 +50,58 @@ class PhantomConfig:
 
 
 @dataclass
+class NormalConfig:
+    """Where tissue counts as normal: an unmarked place is not normal by itself, as cancers may be unmarked."""
+
+    birads: List[int] = option([1, 2], "BI-RADS categories of a breast whose unmarked tissue is normal; null ones too")
+    outcomes: List[str] = option(
+        ["normal", "benign"],
+        "outcomes of an exam whose unmarked tissue is normal; null ones too: what no table doubts",
+    )
+    beside_findings: bool = option(
+        True, "whether places outside the boxes of a marked breast are normal, whatever its BI-RADS and outcome"
+    )
+
+
+@dataclass
+class OptimamConfig:
+    """How data=optimam is read."""
+
+    box_origin: str = option(
+        "top",
+        "corner that marks' y counts from: top, as public readers do, or bottom, as omidb's documentation says",
+        choices=("top", "bottom"),
+    )
+
+
+@dataclass
 class DataConfig:
     """Where the exams come from, and which women are kept for testing."""
 
-    source: str = option(MISSING, "name of the source module in siamray/data/sources", choices=("phantom", "mias"))
+    source: str = option(
+        MISSING,
+        "name of the source module in siamray/data/sources",
+        choices=("phantom", "mias", "vindr", "optimam", "cbis_ddsm", "inbreast", "rsna", "folder"),
+    )
     root: Optional[str] = option(None, "folder of the data set; null lets data=phantom use the cache folder")
+    duplicates: str = option(
+        "first",
+        "several images of one side and view in an exam: first (by image id, blind to findings) or leave_out (the pair)",
+        choices=("first", "leave_out"),
+    )
+    implants: bool = option(False, "take breasts with implants too; off, as the implant hides and shifts the tissue")
+    assumed_spacing_mm: Optional[float] = option(
+        None, "pixel spacing in mm where neither table nor file says one; null leaves such images out", low=0.01, high=2
+    )
+    official_split: bool = option(True, "keep the test women that the source names; off deals all women into folds")
     folds: int = option(4, "number of folds the women are dealt into; one is the test fold, the next validation", low=3)
     fold: int = option(0, "which fold is the test fold, counted from 0", low=0)
     split_seed: int = option(
         0, "seed of the dealing of women into folds; fixed, so that all trials test the same women"
     )
+    normal: NormalConfig = field(default_factory=NormalConfig)
     phantom: PhantomConfig = field(default_factory=PhantomConfig)
+    optimam: OptimamConfig = field(default_factory=OptimamConfig)
 
 
 @dataclass
@@ -93,6 +134,12 @@ class PreparationConfig:
         0.02, "share of the image that the breast mask must cover, else the image is left out", low=0, high=1
     )
     registration: RegistrationConfig = field(default_factory=RegistrationConfig)
+    image_seconds: float = option(
+        120.0, "time-out of one image in seconds; a damaged file must not hold up the others", low=1
+    )
+    maximum_megapixels: float = option(
+        64.0, "size in megapixels above which an image is left out: the largest detector has 30, scanned film 45", low=1
+    )
     chunk_pixels: int = option(128, "edge of the store's chunks in pixels; two patches wide reads fastest", low=16)
     cpus: int = option(0, "processors used for preparing; 0 = all of them", low=0)
 
@@ -359,5 +406,7 @@ class Config:
     out: str = option("runs/pretrain", "folder that pretrain or evaluate writes to")
     seed: int = option(0, "the seed all randomness of a run flows from; a sweep counts its seeds from here", low=0)
     seeds: int = option(3, "number of seeds of every variant; fewer than 3 say little", low=1)
+    inspect: bool = option(False, "read headers and tables only, and report what preparing would meet")
+    page: str = option("inspection.html", "file that inspect=true writes its page to")
     dry_run: bool = option(False, "print the trials, their number and estimated cost, and run nothing")
     experiments: Optional[str] = option(None, "a further folder of groups (data/, ablation/, ...) of one's own")

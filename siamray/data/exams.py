@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from siamray.data.vendors import VENDORS
 from siamray.errors import UserError
 
 EXAM_COLUMNS = [
@@ -22,6 +23,9 @@ EXAM_COLUMNS = [
     "birads",
     "density",
     "outcome",
+    "outcome_months",
+    "age",
+    "vendor",
 ]
 BOX_COLUMNS = ["row_min", "col_min", "row_max", "col_max"]
 FINDING_COLUMNS = ["image_id", "category", *BOX_COLUMNS]
@@ -29,7 +33,8 @@ EXCLUDED_COLUMNS = ["image_id", "path", "reason"]
 
 LATERALITIES = ("L", "R")
 VIEWS = ("CC", "MLO")
-BIRADS = (1, 2, 3, 4, 5)
+# By rising suspicion: 0 is a recall for more images, 6 a known cancer.
+BIRADS = (1, 2, 3, 0, 4, 5, 6)
 DENSITIES = ("A", "B", "C", "D")
 OUTCOMES = ("normal", "benign", "malignant", "interval_cancer")
 SPLITS = ("training", "validation", "test")
@@ -49,7 +54,11 @@ CATEGORIES = (
 )
 
 _REQUIRED = ["source", "woman_id", "exam_id", "image_id", "laterality", "view", "path"]
-_NUMBERS = {"spacing_mm": "float64", "birads": "Int64", **dict.fromkeys(BOX_COLUMNS, "float64")}
+_NUMBERS = {
+    **dict.fromkeys(("spacing_mm", "outcome_months", "age"), "float64"),
+    "birads": "Int64",
+    **dict.fromkeys(BOX_COLUMNS, "float64"),
+}
 _VOCABULARIES: dict[str, tuple[Any, ...]] = {
     "laterality": LATERALITIES,
     "view": VIEWS,
@@ -57,6 +66,7 @@ _VOCABULARIES: dict[str, tuple[Any, ...]] = {
     "density": DENSITIES,
     "outcome": OUTCOMES,
     "split": SPLITS,
+    "vendor": VENDORS,
 }
 
 
@@ -65,7 +75,9 @@ class ExamTables:
     """What a source yields.
 
     Attributes:
-        exams: EXAM_COLUMNS, a row per image; what the source does not know is null.
+        exams: EXAM_COLUMNS, a row per image; what the source does not know is null. outcome_months is the time from
+            the exam to what established its outcome (a diagnosis, or the last exam without one); age is in years at
+            the exam; birads, density and outcome are the breast's where the source tells them apart, else the exam's.
         findings: FINDING_COLUMNS in pixels of the original image, row_min and col_min inclusive, row_max and col_max
             exclusive; four NaN say that the finding exists and its place is unknown.
         excluded: EXCLUDED_COLUMNS, a row per thing seen and left out before any pixel was read, and why.
@@ -101,15 +113,19 @@ def tables(
     return ExamTables(exam_table, finding_table, excluded_table)
 
 
-def exclude_incomplete_pairs(found: ExamTables) -> ExamTables:
+def exclude_incomplete_pairs(found: ExamTables, duplicates: str = "leave_out") -> ExamTables:
     """Leaves out the images that have no single partner: the other side of the same exam in the same view.
 
     Args:
         found: tables of a source.
+        duplicates: what becomes of several images of one side and view: "first" keeps the first by image_id (a choice
+            that knows nothing of findings), "leave_out" none.
 
     Returns:
         The tables without these images and their findings, and with a reason for each of them.
     """
+    if duplicates == "first":
+        found = _first_of_several(found)
     sides = found.exams.groupby(["exam_id", "view"])["laterality"]
     same = found.exams.groupby(["exam_id", "view", "laterality"])["image_id"].transform("size")
     reasons = pd.Series("", index=found.exams.index, dtype="str")
@@ -118,11 +134,22 @@ def exclude_incomplete_pairs(found: ExamTables) -> ExamTables:
         "no single partner: the exam has several images of the other side in this view"
     )
     reasons[(reasons == "") & (same > 1)] = "one of several images of this side and view in the exam"
+    return _without(found, reasons)
+
+
+def _first_of_several(found: ExamTables) -> ExamTables:
+    ordered = found.exams.sort_values("image_id")
+    later = ordered.duplicated(["exam_id", "view", "laterality"]).reindex(found.exams.index)
+    return _without(found, later.map({True: "another image of this side and view of the exam is used", False: ""}))
+
+
+def _without(found: ExamTables, reasons: "pd.Series[str]") -> ExamTables:
+    """Moves the images that have a reason, and their findings, out of the tables."""
     keep = reasons == ""
     exams = found.exams[keep].reset_index(drop=True)
     findings = found.findings[found.findings["image_id"].isin(exams["image_id"])].reset_index(drop=True)
-    alone = found.exams[~keep].assign(reason=reasons[~keep])[EXCLUDED_COLUMNS]
-    excluded = pd.concat([found.excluded, alone]).sort_values(["image_id", "path"], ignore_index=True)
+    gone = found.exams[~keep].assign(reason=reasons[~keep])[EXCLUDED_COLUMNS]
+    excluded = pd.concat([found.excluded, gone]).sort_values(["image_id", "path"], ignore_index=True)
     return ExamTables(exams, findings, excluded)
 
 

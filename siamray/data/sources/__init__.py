@@ -7,13 +7,21 @@ from siamray.config import DataConfig
 from siamray.data.exams import ExamTables
 from siamray.errors import UserError, nearest
 
-SOURCES = ("phantom", "mias")
+SOURCES = ("phantom", "mias", "vindr", "optimam", "cbis_ddsm", "inbreast", "rsna", "folder")
+# Sources whose mammograms are stored as secondary captures; elsewhere these are screenshots and documents.
+_SECONDARY_CAPTURES = ("cbis_ddsm",)
 
 
 def is_there(config: DataConfig, cache: Path) -> bool:
     """Says whether reading a source would only read: a source that generates its images may not have done so yet."""
     module = importlib.import_module(f"siamray.data.sources.{config.source}")
     return bool(module.is_there(config, cache)) if hasattr(module, "is_there") else True
+
+
+def accepted(config: DataConfig) -> frozenset[str]:
+    """Names the kinds of image that reading takes beside ordinary mammograms (siamray.data.dicom.ACCEPTABLE)."""
+    words = {"secondary_capture"} if config.source in _SECONDARY_CAPTURES else set()
+    return frozenset(words | ({"implant"} if config.implants else set()))
 
 
 def read_exams(config: DataConfig, cache: Path) -> ExamTables:

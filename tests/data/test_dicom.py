@@ -1,6 +1,9 @@
 """Pixels come out in presentation space however a file stores them, and a damaged file is a short reason."""
 
+import logging
+import warnings
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -11,74 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image as PillowImage
 from pydicom import Dataset
-from pydicom.dataset import FileMetaDataset
 from pydicom.sequence import Sequence
-from pydicom.uid import (
-    DigitalMammographyXRayImageStorageForPresentation,
-    ExplicitVRLittleEndian,
-    JPEGLosslessSV1,
-    RLELossless,
-    SecondaryCaptureImageStorage,
-    generate_uid,
-)
+from pydicom.uid import JPEGLosslessSV1, RLELossless, SecondaryCaptureImageStorage
 
-from siamray.data.dicom import ImageError, read_image
-
-SECRETS = {"PatientName": "Secret^Person", "PatientID": "SECRET-77", "PatientBirthDate": "19501224"}
-RAMP = np.arange(1024, dtype=np.uint16).reshape(32, 32) * 4
-
-
-def mammogram(stored: np.ndarray = RAMP, **elements: Any) -> Dataset:
-    """A 12 bit mammogram; elements of value None are left out."""
-    dataset = Dataset()
-    dataset.file_meta = FileMetaDataset()
-    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    values = {
-        "SOPClassUID": DigitalMammographyXRayImageStorageForPresentation,
-        "SOPInstanceUID": generate_uid(),
-        "Modality": "MG",
-        "PresentationIntentType": "FOR PRESENTATION",
-        "ImageLaterality": "L",
-        "ViewPosition": "MLO",
-        "ImagerPixelSpacing": [0.1, 0.1],
-        "SamplesPerPixel": 1,
-        "PhotometricInterpretation": "MONOCHROME2",
-        "Rows": stored.shape[0],
-        "Columns": stored.shape[1],
-        "BitsAllocated": 16,
-        "BitsStored": 12,
-        "HighBit": 11,
-        "PixelRepresentation": int(stored.dtype.kind == "i"),
-        "WindowCenter": 2048,
-        "WindowWidth": 4096,
-        **SECRETS,
-        "PixelData": stored.tobytes(),
-    }
-    for name, value in {**values, **elements}.items():
-        if value is not None:
-            setattr(dataset, name, value)
-    dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID
-    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
-    return dataset
-
-
-def write(folder: Path, dataset: Dataset) -> Path:
-    path = folder / "image.dcm"
-    dataset.save_as(path, enforce_file_format=True)
-    return path
-
-
-def code(value: str, scheme: str = "SCT") -> Dataset:
-    item = Dataset()
-    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = value, scheme, "meaning"
-    return item
-
-
-def lut(output: list[int], bits: int) -> Sequence:
-    item = Dataset()
-    item.add_new("LUTDescriptor", "US", [len(output), 0, bits])
-    item.add_new("LUTData", "US", output)
-    return Sequence([item])
+from siamray.data.dicom import ACCEPTABLE, Header, ImageError, read_header, read_image
+from tests.data.dicom_files import RAMP, SECRETS, code, lut, mammogram, write
 
 
 def test_the_whole_window_range_becomes_0_to_1(tmp_path: Path) -> None:
@@ -107,7 +47,7 @@ def test_a_lut_is_preferred_to_a_window_and_scaled_by_its_bits(tmp_path: Path) -
 
 
 def test_without_window_and_lut_the_values_outside_the_padding_are_the_range(tmp_path: Path) -> None:
-    stored = RAMP + 100
+    stored = RAMP // 2 + 100
     stored[0] = 0
     dataset = mammogram(stored, WindowCenter=None, WindowWidth=None, PixelPaddingValue=0)
     image = read_image(write(tmp_path, dataset))
@@ -176,6 +116,9 @@ def test_signed_pixels_with_padding_of_the_wrong_sign_are_understood(tmp_path: P
         ({"ImagerPixelSpacing": None, "NominalScannedPixelSpacing": [0.05, 0.05]}, 0.05),
         ({"ImagerPixelSpacing": [0.0, 0.0], "PixelSpacing": [0.07, 0.07]}, 0.07),
         ({"ImagerPixelSpacing": None}, None),
+        ({"DistanceSourceToDetector": 660, "DistanceSourceToPatient": 600}, 0.1 / 1.1),
+        ({"DistanceSourceToDetector": 660, "DistanceSourceToPatient": 0}, 0.1),
+        ({"DistanceSourceToDetector": 600, "DistanceSourceToPatient": 660}, 0.1),
     ],
 )
 def test_spacing_is_that_in_the_plane_of_the_breast(
@@ -210,7 +153,7 @@ def test_side_and_view_fall_back_and_unknown_words_are_null(tmp_path: Path) -> N
         ({"ImagerPixelSpacing": [0.1, 0.2]}, "not square"),
         ({"PixelData": None}, "no pixel data"),
         ({"Rows": 3000}, "pixel data"),
-        ({"WindowWidth": 0}, "damaged"),
+        ({"WindowWidth": 0}, "window width"),
         ({"Rows": None}, "no header of an image"),
         ({"NumberOfFrames": 2}, "several frames"),
         ({"PixelPaddingValue": 7, "PixelData": np.full((32, 32), 7, np.uint16).tobytes()}, "blank"),
@@ -219,6 +162,167 @@ def test_side_and_view_fall_back_and_unknown_words_are_null(tmp_path: Path) -> N
 def test_what_cannot_be_compared_is_a_reason(tmp_path: Path, elements: dict[str, Any], reason: str) -> None:
     with pytest.raises(ImageError, match=reason):
         read_image(write(tmp_path, mammogram(**elements)))
+
+
+@pytest.mark.parametrize(
+    ("elements", "reason"),
+    [
+        ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.1.2.1", "PresentationIntentType": None}, "for processing"),
+        ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.13.1.3"}, "tomosynthesis"),
+        ({"ImageType": ["DERIVED", "PRIMARY", "TOMO", "GENERATED_2D"]}, "synthetic"),
+        ({"ViewModifierCodeSequence": Sequence([code("R-102D3", "SRT")])}, "rolled"),
+        ({"ViewModifierCodeSequence": Sequence([code("399161006")])}, "cleavage"),
+        ({"ViewCodeSequence": Sequence([code("127457009")])}, "specimen"),
+        ({"DistanceSourceToDetector": 660, "DistanceSourceToPatient": 366}, r"magnification view \(factor 1.80\)"),
+        ({"SOPClassUID": SecondaryCaptureImageStorage}, "secondary capture"),
+        ({"SOPClassUID": "1.2.3.4"}, "an unknown kind"),
+    ],
+)
+def test_the_header_alone_tells_what_cannot_be_compared(tmp_path: Path, elements: dict[str, Any], reason: str) -> None:
+    path = write(tmp_path, mammogram(**elements))
+    with pytest.raises(ImageError, match=reason) as left_out:
+        read_image(path)
+    assert read_header(path).reason == str(left_out.value)
+
+
+def test_secondary_captures_and_implants_are_read_where_they_are_accepted(tmp_path: Path) -> None:
+    for word, elements in (
+        ("secondary_capture", {"SOPClassUID": SecondaryCaptureImageStorage}),
+        ("implant", {"BreastImplantPresent": "YES"}),
+    ):
+        path = write(tmp_path, mammogram(**elements))
+        other = next(iter({*ACCEPTABLE} - {word}))
+        assert read_image(path, frozenset({word})).view == "MLO"
+        assert read_header(path, frozenset({word})).reason is None
+        assert read_header(path, frozenset({other})).reason is not None
+    document = mammogram(SOPClassUID=SecondaryCaptureImageStorage, Modality="OT")
+    with pytest.raises(ImageError, match="Modality"):
+        read_image(write(tmp_path, document), frozenset({"secondary_capture"}))
+
+
+def test_a_header_says_what_reading_will_do(tmp_path: Path) -> None:
+    header = read_header(
+        write(
+            tmp_path,
+            mammogram(
+                Manufacturer="HOLOGIC, Inc. of Dr Secret",
+                WindowCenter=[2048, 1000],
+                WindowWidth=[4096, 300],
+                PixelPaddingValue=0,
+                PixelPaddingRangeLimit=3,
+                EstimatedRadiographicMagnificationFactor=1.05,
+            ),
+        )
+    )
+    assert header == Header(
+        kind="DICOM",
+        syntax="Explicit VR Little Endian",
+        rows=32,
+        columns=32,
+        bits=12,
+        photometric="MONOCHROME2",
+        grey="window, 2 alternatives",
+        padding="range",
+        spacing_mm=pytest.approx(0.1 / 1.05),
+        spacing_from="ImagerPixelSpacing",
+        laterality="L",
+        view="MLO",
+        vendor="hologic",
+        reason=None,
+    )
+
+
+@pytest.mark.parametrize(
+    ("elements", "words"),
+    [
+        ({"VOILUTSequence": lut(list(range(4096)), 12)}, "VOI LUT"),
+        ({"VOILUTFunction": "SIGMOID"}, "sigmoid window"),
+        ({"VOILUTFunction": "LINEAR_EXACT"}, "linear exact window"),
+        ({"WindowCenter": None}, "no window"),
+        ({}, "window"),
+    ],
+)
+def test_a_header_says_how_values_become_grey(tmp_path: Path, elements: dict[str, Any], words: str) -> None:
+    assert read_header(write(tmp_path, mammogram(**elements))).grey == words
+
+
+def test_headers_of_pictures_are_read_too(tmp_path: Path) -> None:
+    PillowImage.fromarray(RAMP).save(tmp_path / "a.png")
+    (tmp_path / "a.pgm").write_bytes(b"P5 32 32 4095\n" + RAMP.astype(">u2").tobytes())
+    PillowImage.fromarray(RAMP).save(tmp_path / "a.tif")
+    for name, kind, bits in (("a.png", "PNG", 16), ("a.pgm", "PGM", 12), ("a.tif", "TIFF", 16)):
+        header = read_header(tmp_path / name)
+        assert (header.kind, header.rows, header.columns, header.bits) == (kind, 32, 32, bits)
+        assert (header.syntax, header.reason, header.grey) == (None, None, "no window")
+
+
+def test_the_number_of_pixels_is_limited(tmp_path: Path) -> None:
+    PillowImage.fromarray(RAMP).save(tmp_path / "a.png")
+    for path in (write(tmp_path, mammogram()), tmp_path / "a.png"):
+        assert read_image(path, maximum_pixels=1024).pixels.shape == (32, 32)
+        with pytest.raises(ImageError, match="too large for a mammogram: 32 x 32"):
+            read_image(path, maximum_pixels=1023)
+
+
+@pytest.mark.parametrize(
+    ("function", "centre", "width", "expected"),
+    [
+        ("LINEAR", 1000, 1, RAMP > 999.5),
+        ("LINEAR", 1000.5, 2, np.clip((RAMP - 1000.0) / 1 + 0.5, 0, 1)),
+        ("LINEAR_EXACT", 1000, 500, np.clip((RAMP - 1000.0) / 500 + 0.5, 0, 1)),
+        ("LINEAR_EXACT", 1000, 0.25, np.clip((RAMP - 1000.0) / 0.25 + 0.5, 0, 1)),
+        ("SIGMOID", 1000, 500, 1 / (1 + np.exp(-4 * (RAMP - 1000.0) / 500))),
+        ("SIGMOID", 1000, 0.001, np.where(RAMP == 1000, 0.5, RAMP > 1000)),
+    ],
+)
+def test_windows_follow_the_formulas_of_the_standard(
+    tmp_path: Path, function: str, centre: float, width: float, expected: np.ndarray
+) -> None:
+    dataset = mammogram(VOILUTFunction=function, WindowCenter=centre, WindowWidth=width)
+    np.testing.assert_allclose(read_image(write(tmp_path, dataset)).pixels, expected, atol=1e-6)
+
+
+def test_a_negative_slope_turns_grey_round_once(tmp_path: Path) -> None:
+    dataset = mammogram(RescaleSlope=-2, RescaleIntercept=0, WindowCenter=-4095 + 0.5, WindowWidth=8191)
+    np.testing.assert_allclose(read_image(write(tmp_path, dataset)).pixels, 1 - RAMP / 4095, atol=1e-6)
+    dataset = mammogram(RescaleSlope=-2, RescaleIntercept=0, WindowCenter=None)
+    np.testing.assert_allclose(read_image(write(tmp_path, dataset)).pixels, 1 - RAMP / RAMP.max(), atol=1e-6)
+
+
+@pytest.mark.parametrize(("first", "sign"), [(65536 - 2000, "US"), (-2000, "SS")])
+def test_the_first_value_of_a_table_is_signed_where_its_inputs_are(tmp_path: Path, first: int, sign: str) -> None:
+    stored = (RAMP.astype(np.int32) - 2048).astype(np.int16)
+    output = list(range(4000))
+    path = write(tmp_path, mammogram(stored, VOILUTSequence=lut(output, 12, first, sign)))
+    expected = np.clip(stored.astype(int) + 2000, 0, 3999) / 4095
+    np.testing.assert_allclose(read_image(path).pixels, expected, atol=1e-6)
+
+
+def test_the_first_value_of_a_table_is_unsigned_where_its_inputs_are(tmp_path: Path) -> None:
+    stored = RAMP * 16
+    elements = {"BitsStored": 16, "HighBit": 15}
+    path = write(tmp_path, mammogram(stored, VOILUTSequence=lut(list(range(4096)), 12, 40000), **elements))
+    expected = np.clip(stored.astype(int) - 40000, 0, 4095) / 4095
+    np.testing.assert_allclose(read_image(path).pixels, expected, atol=1e-6)
+
+
+def test_a_table_of_zero_entries_has_65536(tmp_path: Path) -> None:
+    stored = RAMP * 16
+    output = list(range(65535, -1, -1))
+    table = lut(output, 16)
+    assert table[0].LUTDescriptor[0] == 0
+    path = write(tmp_path, mammogram(stored, VOILUTSequence=table, BitsStored=16, HighBit=15))
+    np.testing.assert_allclose(read_image(path).pixels, 1 - stored / 65535, atol=1e-6)
+
+
+def test_threads_read_headers_at_once_and_leave_warnings_as_they_were(tmp_path: Path) -> None:
+    path = write(tmp_path, mammogram())
+    before = list(warnings.filters)
+    with ThreadPoolExecutor(8) as pool:
+        headers = list(pool.map(read_header, [path] * 100))
+    assert headers == [headers[0]] * 100
+    assert warnings.filters == before
+    assert not logging.getLogger("pydicom").disabled
 
 
 def test_modifiers_nested_in_the_view_code_count_too(tmp_path: Path) -> None:
@@ -271,8 +375,9 @@ def test_identifying_elements_are_never_parsed(tmp_path: Path, monkeypatch: pyte
     original: Callable[..., Dataset] = pydicom.dcmread
     monkeypatch.setattr(pydicom, "dcmread", lambda *args, **more: read.append(original(*args, **more)) or read[-1])
     read_image(write(tmp_path, mammogram()))
-    assert len(read) == 1
-    assert not any(name in read[0] for name in SECRETS)
+    read_header(tmp_path / "image.dcm")
+    assert len(read) == 2
+    assert not any(name in dataset for dataset in read for name in SECRETS)
 
 
 @pytest.mark.parametrize(

@@ -1,78 +1,136 @@
 """A mammogram goes in; where the breast is, at which side its chest wall lies, and the box to crop to come out."""
 
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 from scipy import ndimage
 from skimage.filters import threshold_otsu
 from skimage.measure import label, regionprops
-from skimage.transform import resize
+
+from siamray.data.film import View, background_level, is_inverted, reduced, stretched
 
 Floats = npt.NDArray[np.float32]
 Bools = npt.NDArray[np.bool_]
 
-# The mask is sought on an image of this longer side: the skin line is found to about half a millimetre, in 50 ms.
-WORKING_PIXELS = 384
-# Share of the way from the background's level to the tissue's at which the fading skin counts as breast.
-SKIN_LEVEL = 0.12
-# Where the dark class is brighter than this share of the bright one, it is tissue too: the breast fills the frame.
-FILLED_LEVEL = 0.5
+# Share of the way from the background's level to the tissue's that surely is breast, and from which the skin is sought.
+SURE_LEVEL = 0.06
+# Share of that way at which the fading skin ends: film shows it to 12 mm beyond the sure level, dense breasts most.
+SKIN_LEVEL = 0.015
+# Greys that fall by less than this over a length of the longer side are background: a slope of the film, not skin.
+FALL_PER_SIDE = 0.6
+# The skin lies at most this far beyond the sure breast, as a share of the longer side; more would be fogged film.
+SKIN_SHARE = 0.07
 # Radius of the opening that cuts labels and film edges off the breast, as a share of the longer side.
 OPENING_SHARE = 0.03
 # A component that fills its upright bounding box, at most this share of the image wide or high, is a strip of film.
 STRIP_SHARE = 0.25
 STRIP_EXTENT = 0.9
+# A strip of tissue narrower than this share of the breast that does not taper over this share of the longer side.
+TAIL_WIDTH, TAIL_LENGTH = 0.22, 0.04
+# A label is smaller than this share of the image, fills its bounding box by more than this, and this share of what
+# surrounds it is dark.
+LABEL_SHARE, LABEL_EXTENT, LABEL_DARK = 0.04, 0.65, 0.4
+# Difference of the shares of rows that reach either side, below which the orientation is a guess, and above which sure.
+UNSURE, SURE = 0.15, 0.45
+# From this certainty on an orientation may be held against a header.
+CERTAIN = 0.5
 
 
-def breast_mask(pixels: Floats, padding: Bools | None = None) -> Bools:
-    """Finds the breast, pectoral muscle included, and leaves out background, labels, markers and film edges.
+@dataclass(frozen=True)
+class Breast:
+    """What was found in an image.
 
-    The threshold lies a little above the most frequent background level (searched below Otsu's threshold), so the
-    background need not be zero; an opening cuts off what merely touches the breast; the largest component that is not a
-    strip is kept and its holes are filled.
+    Attributes:
+        mask: True where the breast is (rows, cols); all False where there is none.
+        inverted: whether the background is bright and the breast dark, so that the greys must not be used as they are.
+    """
+
+    mask: Bools
+    inverted: bool
+
+
+@dataclass(frozen=True)
+class Orientation:
+    """Where the chest wall lies.
+
+    Attributes:
+        side: ``"left"`` or ``"right"`` edge of the image.
+        certainty: 0 (a guess) to 1; at CERTAIN and above it may be held against what a header says.
+    """
+
+    side: str
+    certainty: float
+
+
+def find_breast(pixels: Floats, padding: Bools | None = None) -> Breast:
+    """Finds the breast, pectoral muscle included, and leaves out background, labels, markers, frames and film edges.
+
+    The background is what the image's edge shows that is dark and even; its level may slope. What is clearly brighter
+    is breast, opened so that what merely touches it is cut off: the largest component that is no strip. From there the
+    mask grows to the skin, where the greys sink to the level of the background nearby.
 
     Args:
         pixels: image in presentation space (rows, cols), 1 = white.
         padding: pixels that show nothing (rows, cols), or None.
 
     Returns:
-        True where the breast is (rows, cols); all False where there is none.
+        The mask, and whether the image looks inverted; then the mask is sought in its negative.
     """
-    rows, cols = pixels.shape
-    scale = min(1.0, WORKING_PIXELS / max(rows, cols))
-    shape = (max(1, round(rows * scale)), max(1, round(cols * scale)))
-    small = np.asarray(resize(pixels, shape, order=1, anti_aliasing=scale < 1), dtype=np.float32)
-    seen = np.ones(shape, dtype=bool)
-    if padding is not None and padding.any():
-        seen = np.asarray(resize(padding.astype(np.float32), shape, order=1)) < 0.5
-    smooth = ndimage.gaussian_filter(np.where(seen, small, 0), 1.5)
-    threshold = _threshold(smooth[seen])
-    if threshold is None:
-        return np.zeros((rows, cols), dtype=bool)
-    radius = max(1, round(OPENING_SHARE * max(shape)))
-    breast = _largest_component(_opened((smooth > threshold) & seen, radius))
-    breast = ndimage.binary_fill_holes(breast) & seen
-    full = np.asarray(resize(breast.astype(np.float32), (rows, cols), order=1)) > 0.5
-    return full if padding is None else full & ~padding
+    shape = pixels.shape[0], pixels.shape[1]
+    small, seen, block = reduced(pixels, padding)
+    view = stretched(small, seen)
+    if view is None:
+        return Breast(np.zeros(shape, dtype=bool), False)
+    inverted = is_inverted(view)
+    if inverted:
+        view = replace(view, values=np.where(view.seen, 1 - view.values, 0).astype(np.float32))
+        small = float(small.max()) - small
+    mask = _enlarged(_breast(view, small), shape, block)
+    return Breast(mask if padding is None else mask & ~padding, inverted)
 
 
-def _threshold(values: Floats) -> float | None:
-    """Returns the grey level above which there is breast, or None where the image is of one grey."""
-    if values.size == 0 or float(values.max()) - float(values.min()) < 1e-3:
-        return None
-    otsu = float(threshold_otsu(values, nbins=256))
-    dark, bright = values[values <= otsu], values[values > otsu]
-    if dark.size == 0 or bright.size == 0:
-        return None
-    counts, edges = np.histogram(dark, bins=64)
-    peak = int(counts.argmax())
-    background = float(edges[peak] + edges[peak + 1]) / 2
+def _breast(view: View, small: Floats) -> Bools:
+    """Returns the mask at working size."""
+    values, seen = view.values, view.seen
+    otsu = float(threshold_otsu(values[seen], nbins=256))
+    bright = values[seen & (values > otsu)]
+    if bright.size == 0:
+        return np.zeros_like(seen)
     tissue = float(np.median(bright))
-    if background > FILLED_LEVEL * tissue and background - float(values.min()) > SKIN_LEVEL * tissue:
-        # The dark peak is tissue, and something darker still exists: that is the background.
-        background = float(values.min())
-    return background + SKIN_LEVEL * (tissue - background)
+    background = background_level(view, otsu, tissue, small)
+    if background is None:
+        return seen.copy()
+    longer = max(part.stop - part.start for part in view.window)
+    radius = max(1, round(OPENING_SHARE * longer))
+    sure = seen & (values > background + SURE_LEVEL * (tissue - background))
+    labels = _touching_labels(view, background, tissue, radius)
+    opened = np.zeros_like(sure)
+    opened[view.window] = _opened((sure & ~labels)[view.window], radius)
+    breast = ndimage.binary_fill_holes(_largest_component(opened, view.window)) & seen
+    # What the opening cut off stays off, but for nipples and corners: the abdomen below the breast, an arm, a wire.
+    cut = _larger_components(sure & ~breast, 2 * radius**2)
+    return _without_tails(_grown_to_skin(view, breast, cut | labels, background, tissue), longer)
+
+
+def _touching_labels(view: View, background: Floats, tissue: float, radius: int) -> Bools:
+    """Returns labels that the opening would leave: bright, about rectangular, and mostly dark around."""
+    dark = view.values < background + 0.25 * (tissue - background)
+    found = np.zeros_like(dark)
+    most = LABEL_SHARE * float(view.seen.sum())
+    # A label hangs together with the tissue that it touches, unless it is whiter.
+    for level in (background + 0.7 * (tissue - background), 0.5 * (tissue + 1)):
+        labels = label(view.seen & (view.values > level), connectivity=1)
+        for region in regionprops(labels):
+            if not radius**2 < region.area < most or region.extent < LABEL_EXTENT:
+                continue
+            component = labels == region.label
+            ring = ndimage.binary_dilation(component, iterations=5) & ~ndimage.binary_dilation(component, iterations=3)
+            ring &= view.seen
+            if ring.any() and float(dark[ring].mean()) > LABEL_DARK:
+                found |= ndimage.binary_dilation(component, iterations=3)
+    return found
 
 
 def _opened(mask: Bools, radius: int) -> Bools:
@@ -85,52 +143,129 @@ def _opened(mask: Bools, radius: int) -> Bools:
     return np.asarray(opened[inside, inside] & mask)
 
 
-def _largest_component(mask: Bools) -> Bools:
+def _largest_component(mask: Bools, window: tuple[slice, slice]) -> Bools:
     """Returns the largest component that is no strip of film edge, or the largest of all if all are strips."""
     labels = label(mask, connectivity=1)
     regions = sorted(regionprops(labels), key=lambda region: region.area, reverse=True)
     if not regions:
         return np.zeros_like(mask)
-
-    def is_strip(region: Any) -> bool:
+    height, width = (part.stop - part.start for part in window)
+    chosen = regions[0]
+    for region in regions:
         row_min, col_min, row_max, col_max = region.bbox
-        narrow = min((row_max - row_min) / mask.shape[0], (col_max - col_min) / mask.shape[1]) < STRIP_SHARE
-        return narrow and bool(region.extent > STRIP_EXTENT)
-
-    chosen = next((region for region in regions if not is_strip(region)), regions[0])
+        narrow = min((row_max - row_min) / height, (col_max - col_min) / width) < STRIP_SHARE
+        if not (narrow and region.extent > STRIP_EXTENT):
+            chosen = region
+            break
     return np.asarray(labels == chosen.label)
 
 
-def chest_side(mask: Bools, pixels: Floats) -> str:
-    """Tells at which side the chest wall lies: where the breast ends in a straight upright edge.
+def _larger_components(mask: Bools, area: float) -> Bools:
+    """Returns the components of more pixels than an area."""
+    labels = label(mask, connectivity=1)
+    larger = np.bincount(labels.ravel()) > area
+    larger[0] = False
+    return np.asarray(larger[labels])
 
-    Both ends of every row of the mask are compared with the mask's outermost columns: at the chest wall nearly all rows
-    reach them, at the nipple few do. Where both sides are about as straight (the breast fills the frame), the brighter
-    side is taken, as the pectoral muscle is bright.
+
+def _grown_to_skin(view: View, sure: Bools, barred: Bools, background: Floats, tissue: float) -> Bools:
+    """Lets the sure breast grow to its skin: outwards as long as the greys fall, then back to what is above the rest.
+
+    Films fade over a centimetre, each to another level; a fixed level would cut dense breasts and take in fogged film.
+    """
+    if not sure.any():
+        return sure
+    longer = max(part.stop - part.start for part in view.window)
+    reach = max(2.0, SKIN_SHARE * longer)
+    gap = tissue - background
+    steep = np.zeros_like(view.values)
+    steep[view.window] = ndimage.gaussian_gradient_magnitude(view.values[view.window], 2.5, mode="nearest")
+    distance = ndimage.distance_transform_edt(~sure)
+    near = view.seen & ~barred & (distance <= reach)
+    far = view.seen & ~barred & (distance > reach) & (view.values < background + SURE_LEVEL * gap)
+    slope = max(FALL_PER_SIDE / longer, 2.5 * float(np.median(steep[far])) if far.any() else 0.0)
+    fading = _connected_to(sure, near & (steep > slope))
+    flat = view.seen & ~barred & ~fading & (view.values < background + SURE_LEVEL * gap)
+    if not flat.any():
+        return fading
+    places = ndimage.distance_transform_edt(~flat, return_distances=False, return_indices=True)
+    level = ndimage.gaussian_filter(view.values[tuple(places)], 3)
+    rough = view.values - ndimage.uniform_filter(view.values, 7)
+    noise = 1.4826 * float(np.median(np.abs(rough[flat])))
+    skin = level + np.clip(np.maximum(SKIN_LEVEL * gap, 4 * noise), 0, SURE_LEVEL * gap)
+    grown = sure | (fading & (view.values > skin))
+    grown[view.window] = _opened(grown[view.window], max(1, round(0.3 * OPENING_SHARE * longer)))
+    return np.asarray(ndimage.binary_fill_holes(_connected_to(sure, grown & ~barred)) & view.seen)
+
+
+def _connected_to(sure: Bools, more: Bools) -> Bools:
+    """Returns a mask, enlarged by what of another hangs together with it."""
+    labels = label(sure | more, connectivity=1)
+    return np.asarray(labels == np.bincount(labels[sure]).argmax())
+
+
+def _without_tails(mask: Bools, longer: int) -> Bools:
+    """Cuts off narrow strips above and below the breast that get no narrower: the abdomen, a film edge."""
+    step = max(1, round(TAIL_LENGTH * longer))
+    trimmed = mask.copy()
+    for flip in (False, True):
+        part = trimmed[::-1] if flip else trimmed
+        widths = part.sum(axis=1)
+        widest = int(widths.argmax())
+        following = np.append(widths[step:], np.zeros(step))
+        tail = (widths < TAIL_WIDTH * widths.max()) & (following > 0.85 * widths) & (np.arange(widths.size) > widest)
+        if tail.any():
+            part[int(tail.argmax()) :] = False
+    return trimmed
+
+
+def _enlarged(mask: Bools, shape: tuple[int, int], block: int) -> Bools:
+    """Brings a mask of blocks back to pixels; its outline is interpolated between the blocks."""
+    if block == 1:
+        return mask
+    # Eight bits a pixel, and no other copy: the image may have 64 megapixels.
+    picture = Image.fromarray(mask.astype(np.uint8) * np.uint8(255))
+    box = (0, 0, shape[1] / block, shape[0] / block)
+    return np.asarray(picture.resize((shape[1], shape[0]), Image.Resampling.BILINEAR, box=box)) > 127
+
+
+def orientation(mask: Bools, pixels: Floats) -> Orientation:
+    """Tells at which side the chest wall lies, and how certain that is.
+
+    At the chest wall the breast ends in a straight upright edge: nearly all its rows reach the mask's outermost
+    column, at the nipple few do. Where the breast fills the frame both sides are straight; then the side with
+    more tissue rows counts, and last the brighter one, as the pectoral muscle is bright: a guess.
 
     Args:
         mask: the breast (rows, cols).
         pixels: image in presentation space (rows, cols), used where the mask is symmetric.
 
     Returns:
-        ``"left"`` or ``"right"``; ``"left"`` for an empty mask.
+        The side and its certainty; left with certainty 0 for an empty mask.
     """
     rows = np.flatnonzero(mask.any(axis=1))
     if rows.size == 0:
-        return "left"
+        return Orientation("left", 0.0)
     inside = mask[rows]
     first = inside.argmax(axis=1)
     last = inside.shape[1] - 1 - inside[:, ::-1].argmax(axis=1)
-    width = int(last.max()) - int(first.min()) + 1
-    near = max(2.0, 0.03 * width)
-    left = float(np.mean(first - first.min() <= near))
-    right = float(np.mean(last.max() - last <= near))
-    if abs(left - right) > 0.05:
-        return "left" if left > right else "right"
-    edge = max(1, width // 5)
-    bright_left = float(pixels[:, first.min() : first.min() + edge].mean())
-    bright_right = float(pixels[:, last.max() + 1 - edge : last.max() + 1].mean())
-    return "left" if bright_left >= bright_right else "right"
+    start, stop = int(first.min()), int(last.max()) + 1
+    near = max(2.0, 0.03 * (stop - start))
+    left, right = float(np.mean(first - start <= near)), float(np.mean(stop - 1 - last <= near))
+    difference = left - right
+    if abs(difference) > UNSURE:
+        certainty = float(np.clip((abs(difference) - UNSURE) / (SURE - UNSURE), 0, 1))
+        return Orientation("left" if difference > 0 else "right", certainty)
+    band = max(1, (stop - start) // 5)
+    # The muscle lies in the upper part.
+    upper = slice(int(rows[0]), int(rows[0]) + max(1, rows.size // 3))
+    brightness = [_mean_inside(mask, pixels, upper, slice(begin, begin + band)) for begin in (start, stop - band)]
+    return Orientation("left" if brightness[0] >= brightness[1] else "right", 0.0)
+
+
+def _mean_inside(mask: Bools, pixels: Floats, rows: slice, cols: slice) -> float:
+    inside = mask[rows, cols]
+    return float(pixels[rows, cols][inside].mean()) if inside.any() else 0.0
 
 
 def crop_box(mask: Bools, margin_pixels: int) -> tuple[int, int, int, int]:

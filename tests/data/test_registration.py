@@ -1,14 +1,21 @@
 """registration.py: known deformations are found again, finer kinds fit better, and failures fall back."""
 
+from pathlib import Path
+
 import numpy as np
 import numpy.typing as npt
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from siamray.config import RegistrationConfig
 from siamray.data import registration
 from siamray.data.geometry import Geometry, Spline, Transform, resample, resample_mask
-from siamray.data.registration import Registration, register
+from siamray.data.registration import KINDS, Registration, judge, register
+from tests.benchmarks import registration_kinds
+from tests.benchmarks.registration_kinds import Pair, film_pairs, measure, phantom_pairs, polygon_area
 
+MINI_MIAS = Path(__file__).resolve().parents[3] / "shared" / "data" / "mini-mias"
 SPACING = 0.8
 SHAPE = (230, 150)
 Floats = npt.NDArray[np.float32]
@@ -79,6 +86,7 @@ def test_a_finer_kind_fits_a_bent_breast_better() -> None:
     assert errors[0] > errors[1] > errors[2]
     assert found["none"].dice < found["affine"].dice <= found["bspline"].dice + 0.005
     assert found["none"].transform == Transform()
+    assert found["none"].quality < found["centroid"].quality < found["affine"].quality
 
 
 def test_a_lesion_in_one_breast_keeps_its_size_under_the_bspline() -> None:
@@ -91,12 +99,84 @@ def test_a_lesion_in_one_breast_keeps_its_size_under_the_bspline() -> None:
     circle = (np.stack([110 + 10 * np.sin(edge), 45 + 10 * np.cos(edge)], axis=1) + 0.5) * SPACING
     carried = found.transform.inverse(circle)
     assert found.kind == "bspline"
-    assert 0.7 < area(carried) / area(circle) < 1.4
+    assert 0.8 < polygon_area(carried) / polygon_area(circle) < 1.25
 
 
-def area(polygon: npt.NDArray[np.float64]) -> float:
-    following = np.roll(polygon, -1, axis=0)
-    return abs(float(np.sum(polygon[:, 0] * following[:, 1] - polygon[:, 1] * following[:, 0]))) / 2
+@pytest.mark.parametrize("factor", [1.1, 1.25])
+def test_the_bspline_changes_no_area_by_more_than_its_factor(factor: float) -> None:
+    fixed, fixed_mask = breast()
+    moving, moving_mask = moved(BENT)
+    config = RegistrationConfig(kind="bspline", bspline_area_factor=factor)
+    found = register(fixed, moving, fixed_mask, moving_mask, SPACING, config)
+    affine = abs(np.linalg.det(np.asarray(found.transform.matrix)))
+    rows, cols = np.nonzero(fixed_mask)
+    places = (np.stack([rows, cols], axis=1)[::97] + 0.5) * SPACING
+    steps = np.array([[-1.0, -1.0], [-1.0, 1.0], [1.0, 1.0], [1.0, -1.0]])
+    areas = [polygon_area(found.transform.forward(place + steps)) / 4 for place in places]
+    assert min(areas) > min(1 / factor, affine) - 0.01
+    assert max(areas) < max(factor, affine) + 0.01
+
+
+def test_a_spline_that_cannot_be_weakened_enough_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registration, "TAMING", ())
+    found = run("bspline", BENT)
+    assert found.kind == "affine"
+    assert found.fell_back
+
+
+@pytest.fixture(scope="module")
+def phantoms() -> list[Pair]:
+    return list(phantom_pairs(3))
+
+
+def test_each_finer_kind_finds_the_same_anatomy_nearer_in_phantoms(phantoms: list[Pair]) -> None:
+    errors = [np.mean([measure(pair, RegistrationConfig(kind=kind)).error for pair in phantoms]) for kind in KINDS]
+    assert errors[0] > errors[1] > errors[2] > errors[3]
+    assert errors[2] < 4
+
+
+@pytest.mark.parametrize("kind", ["affine", "bspline"])
+def test_lesions_of_phantoms_survive(kind: str, phantoms: list[Pair]) -> None:
+    outcomes = [measure(pair, RegistrationConfig(kind=kind)) for pair in phantoms]
+    areas = [area for outcome in outcomes for area in outcome.areas]
+    contrasts = [contrast for outcome in outcomes for contrast in outcome.contrasts if np.isfinite(contrast)]
+    assert areas
+    assert all(0.8 <= area <= 1.25 for area in areas)
+    assert all(contrast > 0.9 for contrast in contrasts)
+
+
+def test_quality_is_lower_for_wrong_pairs(phantoms: list[Pair]) -> None:
+    found = registration_kinds.wrong_qualities(phantoms, RegistrationConfig())
+    right = found.pop("right")
+    limit = RegistrationConfig().minimum_quality
+    assert min(right) > 2 * limit
+    assert max(found[f"shifted by {registration_kinds.OFF_MM:.0f} mm"]) < limit
+    assert all(np.median(wrong) < min(right) for wrong in found.values())
+
+
+@settings(max_examples=8, deadline=None)
+@given(down=st.floats(-150, 150), right=st.floats(-150, 150))
+def test_quality_never_exceeds_overlap_and_lies_between_0_and_1(down: float, right: float) -> None:
+    pixels, mask = breast()
+    found = judge(Transform(offset=(down, right)), pixels, pixels, mask, mask, SPACING, RegistrationConfig())
+    assert 0 <= found.quality <= max(found.dice, 0) + 1e-9
+    assert found.quality <= 1
+
+
+def test_an_image_fits_itself_perfectly() -> None:
+    pixels, mask = breast()
+    found = judge(Transform(), pixels, pixels, mask, mask, SPACING, RegistrationConfig())
+    assert found.quality == pytest.approx(1, abs=1e-3)
+    assert found.outline_mm == pytest.approx(0, abs=1e-3)
+
+
+@pytest.mark.skipif(not MINI_MIAS.is_dir(), reason="the mini-MIAS images are not there")
+def test_pairs_of_mini_mias_are_good_enough_and_their_lesions_survive() -> None:
+    outcomes = [measure(pair, RegistrationConfig(kind="bspline")) for pair in list(film_pairs(MINI_MIAS, 6))]
+    assert min(outcome.found.quality for outcome in outcomes) > RegistrationConfig().minimum_quality
+    areas = [area for outcome in outcomes for area in outcome.areas]
+    assert areas
+    assert all(0.75 < area < 1.3 for area in areas)
 
 
 @pytest.mark.parametrize("kind", ["affine", "bspline"])
@@ -139,6 +219,7 @@ def test_a_flat_image_is_registered_by_its_outline() -> None:
     found = register(flat, flat[10:], mask, mask[10:], SPACING, RegistrationConfig(kind="affine"))
     assert found.dice > 0.97
     assert found.correlation == pytest.approx(0, abs=1e-6) or found.correlation > 0
+    assert found.quality > 0.8
 
 
 def test_an_empty_mask_is_refused() -> None:

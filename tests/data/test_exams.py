@@ -35,7 +35,7 @@ def test_a_good_table_passes_and_unknowns_are_null() -> None:
     [
         ("laterality", "left"),
         ("view", "ML"),
-        ("birads", 6),
+        ("birads", 7),
         ("density", "E"),
         ("outcome", "cancer"),
         ("split", "train"),

@@ -3,16 +3,18 @@
 An entry is one view of one exam: the left image and the right image registered onto it. On disk, as
 siamray.data.preparation writes it: ``store.json`` (options, fingerprint; complete or not), ``entries.parquet``,
 ``findings.parquet``, ``exams.parquet``, ``manifest.parquet``, and ``entries/<entry_id>/``, a zarr v3 group (left,
-right, left_mask, right_mask) with ``entry.json`` in it.
+right, left_mask, right_mask) with ``entry.json`` in it. At a URL (s3://bucket/prefix) lie the same files, so that a
+store may be copied from one place to the other.
 """
 
+import io
 import json
 import os
 import shutil
 import threading
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote
@@ -21,28 +23,32 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import zarr
+from upath import UPath
 from zarr.codecs import BloscCodec, BloscShuffle
+from zarr.storage import FsspecStore
 
 from siamray.config import DataConfig
 from siamray.data.exams import assign_splits
 from siamray.errors import UserError
-from siamray.files import write_json, writing_to
+from siamray.files import Location, location, reaching, read_bytes, send, write_json, writing_to, written_aside
 
 Side = Literal["left", "right"]
 SIDES: tuple[Side, Side] = ("left", "right")
 # Counts up when what prepare does or writes changes, so that older stores are not taken for new ones.
-FORMAT = 1
+FORMAT = 2
 # Grey levels 0..1 are kept as whole numbers up to this.
 WHITE = 65535
 # zarr arrays kept open per process: an open one costs a few kB, opening it again most of a millisecond.
 OPEN_ARRAYS = 2048
+# Records that are asked for together where the store is remote.
+READ_AT_ONCE = 256
 
 
 class Store:
     """A complete store, for reading; may be sent to other processes, which then open it themselves.
 
     Attributes:
-        path: its folder.
+        path: its folder, or its URL.
         fingerprint: hash of the options and inputs it was prepared from.
         entries: one row per entry: entry_id, woman_id, exam_id, view, height, width, spacing_mm, birads, density,
             outcome (the worse of the two sides), left_image_id, right_image_id, left_mean, left_deviation, right_mean,
@@ -53,25 +59,30 @@ class Store:
         manifest: one row per image seen: image_id, used, reason, entry_id, ...
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Location) -> None:
         self.path = path
         self.fingerprint: str = read_store_record(path)["fingerprint"]
-        self.entries = pd.read_parquet(path / "entries.parquet")
-        self.findings = pd.read_parquet(path / "findings.parquet")
-        self.exams = pd.read_parquet(path / "exams.parquet")
-        self.manifest = pd.read_parquet(path / "manifest.parquet")
+        self.entries = _read_table(path / "entries.parquet")
+        self.findings = _read_table(path / "findings.parquet")
+        self.exams = _read_table(path / "exams.parquet")
+        self.manifest = _read_table(path / "manifest.parquet")
+        # One for all arrays, so that they share its connections.
+        self._remote = None if isinstance(path, Path) else _zarr_store(path)
         self._arrays: dict[tuple[str, str], zarr.Array[Any]] = {}
         self._lock = threading.Lock()
         self._normalization: dict[str, dict[Side, tuple[float, float]]] | None = None
 
     @classmethod
-    def open(cls, path: Path | str) -> "Store":
+    def open(cls, path: Location | str) -> "Store":
         """Opens a store.
 
+        Args:
+            path: its folder, or its URL.
+
         Raises:
-            UserError: there is none, or its preparation has not ended.
+            UserError: there is none, its preparation has not ended, or it cannot be reached.
         """
-        folder = Path(path)
+        folder = location(path)
         record = read_store_record(folder)
         if not record:
             raise UserError(
@@ -91,14 +102,16 @@ class Store:
 
     def image(self, entry_id: str, side: Side) -> npt.NDArray[np.uint16]:
         """Reads one side, [H, W]; 65535 = white."""
-        return np.asarray(self._array(entry_id, side)[:])
+        with reaching(self.path):
+            return np.asarray(self._array(entry_id, side)[:])
 
     def mask(self, entry_id: str, side: Side) -> npt.NDArray[np.bool_]:
         """Reads where the breast of one side is, [H, W]."""
-        return np.asarray(self._array(entry_id, f"{side}_mask")[:])
+        with reaching(self.path):
+            return np.asarray(self._array(entry_id, f"{side}_mask")[:])
 
     def window(self, entry_id: str, side: Side, row: int, col: int, height: int, width: int) -> npt.NDArray[np.uint16]:
-        """Reads a window of one side; only its chunks are decoded.
+        """Reads a window of one side; only its chunks are read and decoded.
 
         Args:
             entry_id: the entry.
@@ -114,13 +127,14 @@ class Store:
         Raises:
             ValueError: if the window does not lie within the image.
         """
-        array = self._array(entry_id, side)
-        rows, cols = array.shape
-        if row < 0 or col < 0 or row + height > rows or col + width > cols:
-            raise ValueError(
-                f"window {row}+{height}, {col}+{width} does not lie in {entry_id} of {rows} x {cols} pixels"
-            )
-        return np.asarray(array[row : row + height, col : col + width])
+        with reaching(self.path):
+            array = self._array(entry_id, side)
+            rows, cols = array.shape
+            if row < 0 or col < 0 or row + height > rows or col + width > cols:
+                raise ValueError(
+                    f"window {row}+{height}, {col}+{width} does not lie in {entry_id} of {rows} x {cols} pixels"
+                )
+            return np.asarray(array[row : row + height, col : col + width])
 
     def normalization(self, entry_id: str) -> dict[Side, tuple[float, float]]:
         """Mean and standard deviation of each side's tissue, in 0..1 grey levels."""
@@ -144,13 +158,15 @@ class Store:
         """Deals the women who have an entry into training, validation and test (siamray.data.exams.assign_splits).
 
         Args:
-            config: folds, fold, split_seed.
+            config: folds, fold, split_seed, official_split.
 
         Returns:
             split by woman_id.
         """
         used = self.manifest.loc[self.manifest["used"], "image_id"]
         exams = self.exams[self.exams["image_id"].isin(used)]
+        if not config.official_split:
+            exams = exams.assign(split=None)
         return assign_splits(exams, self.findings, config.folds, config.fold, config.split_seed)
 
     def _array(self, entry_id: str, name: str) -> "zarr.Array[Any]":
@@ -158,42 +174,75 @@ class Store:
         with self._lock:
             array = self._arrays.get(key)
             if array is None:
-                array = zarr.open_array(entry_folder(self.path, entry_id) / name, mode="r")
+                array = self._open_array(entry_id, name)
                 if len(self._arrays) >= OPEN_ARRAYS:
                     self._arrays.pop(next(iter(self._arrays)))
                 self._arrays[key] = array
         return array
 
+    def _open_array(self, entry_id: str, name: str) -> "zarr.Array[Any]":
+        if self._remote is None:
+            return zarr.open_array(entry_folder(self.path, entry_id) / name, mode="r")
+        # Told the format, zarr does not ask for the files of the older one.
+        path = f"entries/{_escaped(entry_id)}/{name}"
+        return zarr.open_array(self._remote, path=path, mode="r", zarr_format=3)
 
-def entry_folder(store: Path, entry_id: str) -> Path:
+
+def entry_folder(store: Location, entry_id: str) -> Location:
     """Names the folder of an entry; characters that no file system likes are escaped."""
-    return store / "entries" / quote(entry_id, safe="")
+    return store / "entries" / _escaped(entry_id)
 
 
-def read_store_record(store: Path) -> dict[str, Any]:
+def read_store_record(store: Location) -> dict[str, Any]:
     """Reads store.json; an empty record where there is none."""
     return _read_json(store / "store.json") or {}
 
 
-def read_entry(store: Path, entry_id: str) -> dict[str, Any] | None:
+def read_entry(store: Location, entry_id: str) -> dict[str, Any] | None:
     """Reads an entry's record; None where there is no whole entry."""
-    return _read_json(entry_folder(store, entry_id) / "entry.json")
+    return _read_json(_entry_file(store, entry_id))
 
 
-def read_exclusion(store: Path, entry_id: str) -> dict[str, Any] | None:
+def read_exclusion(store: Location, entry_id: str) -> dict[str, Any] | None:
     """Reads why an entry was left out; None where it was not."""
     return _read_json(_exclusion_file(store, entry_id))
 
 
-def write_exclusion(store: Path, entry_id: str, record: Mapping[str, Any]) -> None:
+def known_entries(store: Location, keys: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    """Finds the entries that were prepared, or left out, before with the same options and inputs.
+
+    Args:
+        store: folder of the store.
+        keys: entry_id -> the key its record has if nothing has changed.
+
+    Returns:
+        entry_id -> the record, of the entry or of why it was left out, that has this key.
+
+    Raises:
+        UserError: a remote store cannot be reached.
+    """
+    known: dict[str, dict[str, Any]] = {}
+    for name in (_entry_file, _exclusion_file):
+        wanted = [entry_id for entry_id in keys if entry_id not in known]
+        records = _read_jsons([name(store, entry_id) for entry_id in wanted])
+        for entry_id, record in zip(wanted, records, strict=True):
+            if record is not None and record.get("key") == keys[entry_id]:
+                known[entry_id] = record
+    return known
+
+
+def write_exclusion(store: Location, entry_id: str, record: Mapping[str, Any]) -> None:
     """Notes that an entry was left out, so that preparing again need not find out once more."""
     write_json(_exclusion_file(store, entry_id), dict(record))
 
 
 def write_entry(
-    store: Path, entry_id: str, arrays: Mapping[str, npt.NDArray[Any]], record: Mapping[str, Any], chunk: int
+    store: Location, entry_id: str, arrays: Mapping[str, npt.NDArray[Any]], record: Mapping[str, Any], chunk: int
 ) -> None:
-    """Writes an entry aside and moves it to its place in one step, so that a reader meets all of it or nothing.
+    """Writes an entry so that a reader meets all of it or nothing.
+
+    In a local store it is written aside and moved to its place in one step. In a remote one, where nothing can be
+    moved, entry.json is sent last: without it the arrays are no entry.
 
     Args:
         store: folder of the store.
@@ -205,12 +254,20 @@ def write_entry(
     Raises:
         UserError: the folder cannot be written.
     """
+    if not isinstance(store, Path):
+        with written_aside(lambda aside: _write_group(aside, arrays, record, chunk)) as folder, writing_to(store):
+            _send(folder, store / "entries" / _escaped(entry_id), record.get("key"))
+        return
     with writing_to(store), temporary_folder(store) as folder:
-        group = zarr.open_group(folder, mode="w", zarr_format=3)
-        for name, values in arrays.items():
-            _write_array(group, name, values, chunk)
-        write_json(folder / "entry.json", dict(record))
-        _move(folder, entry_folder(store, entry_id), store, record.get("key"))
+        _write_group(folder, arrays, record, chunk)
+        _move(folder, store / "entries" / _escaped(entry_id), store, record.get("key"))
+
+
+def _write_group(folder: Path, arrays: Mapping[str, npt.NDArray[Any]], record: Mapping[str, Any], chunk: int) -> None:
+    group = zarr.open_group(folder, mode="w", zarr_format=3)
+    for name, values in arrays.items():
+        _write_array(group, name, values, chunk)
+    write_json(folder / "entry.json", dict(record))
 
 
 def _write_array(group: zarr.Group, name: str, values: npt.NDArray[Any], chunk: int) -> None:
@@ -258,13 +315,87 @@ def _move(folder: Path, target: Path, store: Path, key: Any) -> None:
                 continue  # another preparation took it away first
 
 
-def _exclusion_file(store: Path, entry_id: str) -> Path:
-    return store / "excluded" / f"{quote(entry_id, safe='')}.json"
+def _send(folder: Path, target: UPath, key: Any) -> None:
+    """Copies the files of an entry to a remote folder, entry.json last; an older entry there makes way.
+
+    Two preparations of the same entry may do so at the same time, as they send the same. Of different ones, which
+    siamray.data.preparation keeps from one store, the parts would mix.
+    """
+    there = _read_json(target / "entry.json")
+    if key is not None and there is not None and there.get("key") == key:
+        return
+    fs = target.fs
+    if there is not None:
+        # From here on there is no entry, until all of the new one is there.
+        with suppress(FileNotFoundError):
+            fs.rm_file((target / "entry.json").path)
+    files = [file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()]
+    arrays = [file for file in files if file != "entry.json"]
+    # Listings are cached per process, while other processes write.
+    fs.invalidate_cache(target.path)
+    # zarr leaves out a shard that holds only zeros, so that the older one would show through.
+    for left in set(fs.find(target.path)) - {(target / file).path for file in files}:
+        with suppress(FileNotFoundError):
+            fs.rm_file(left)
+    send([(folder / file, target / file) for file in arrays])
+    send([(folder / "entry.json", target / "entry.json")])
 
 
-def _read_json(path: Path) -> dict[str, Any] | None:
+def _entry_file(store: Location, entry_id: str) -> Location:
+    return entry_folder(store, entry_id) / "entry.json"
+
+
+def _exclusion_file(store: Location, entry_id: str) -> Location:
+    return store / "excluded" / f"{_escaped(entry_id)}.json"
+
+
+def _escaped(entry_id: str) -> str:
+    return quote(entry_id, safe="")
+
+
+def _zarr_store(path: UPath) -> FsspecStore:
+    return FsspecStore.from_mapper(path.fs.get_mapper(path.path), read_only=True)
+
+
+def _read_table(path: Location) -> pd.DataFrame:
+    return pd.read_parquet(path if isinstance(path, Path) else io.BytesIO(read_bytes(path)))
+
+
+def _read_json(path: Location) -> dict[str, Any] | None:
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
+        return _parsed(read_bytes(path))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def _read_jsons(paths: list[Location]) -> list[dict[str, Any] | None]:
+    """Reads many records of one store; remote ones many at a time, as each takes a round trip."""
+    records: list[dict[str, Any] | None] = []
+    for start in range(0, len(paths), READ_AT_ONCE):
+        some = paths[start : start + READ_AT_ONCE]
+        if isinstance(some[0], Path):
+            records += [_read_json(path) for path in some]
+            continue
+        with reaching(some[0]):
+            # Ranges from 0 on, the whole files, as s3fs asks for the size of a file before it reads it as a whole.
+            contents = some[0].fs.cat_ranges([path.path for path in some if isinstance(path, UPath)], 0, None)
+        records += [_received(path, content) for path, content in zip(some, contents, strict=True)]
+    return records
+
+
+def _received(path: Location, content: bytes | Exception) -> dict[str, Any] | None:
+    try:
+        with reaching(path):
+            if isinstance(content, Exception):
+                raise content
+    except FileNotFoundError:
+        return None
+    return _parsed(content)
+
+
+def _parsed(content: bytes) -> dict[str, Any] | None:
+    try:
+        record = json.loads(content.decode("utf-8"))
+    except json.JSONDecodeError:
         return None
     return record if isinstance(record, dict) else None

@@ -128,7 +128,7 @@ def _work(settings: dict[str, Any]) -> None:
     # An attempt that ended by its own options or numbers ends so again: Ray's retries are for lost machines.
     _raise_verdict(folder / _VERDICT_FILE)
     try:
-        loop.train(config, Store.open(Path(settings["store"])), folder, worker, lambda record: ray_train.report(record))
+        loop.train(config, Store.open(settings["store"]), folder, worker, lambda record: ray_train.report(record))
     except (UserError, DivergedError) as error:
         write_json(folder / _VERDICT_FILE, {"kind": type(error).__name__, "message": str(error)})
         raise

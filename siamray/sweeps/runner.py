@@ -17,7 +17,7 @@ from siamray.compose import from_dict
 from siamray.config import ClusterConfig
 from siamray.data.store import Store
 from siamray.errors import UserError
-from siamray.files import writing_to
+from siamray.files import Location, writing_to
 from siamray.pretraining.trainer import WAITING_CPUS, check_placement
 from siamray.sweeps import results
 from siamray.sweeps.ablation import Trial
@@ -75,7 +75,7 @@ def unfinished(trials: list[Trial], experiment: Path) -> list[Trial]:
 
 
 def run_trials(
-    trials: list[Trial], stores: dict[str, Path], experiment: Path, cluster: ClusterConfig, console: Console
+    trials: list[Trial], stores: dict[str, Location], experiment: Path, cluster: ClusterConfig, console: Console
 ) -> None:
     """Runs trials, as many at a time as the cluster holds; what cannot be finished leaves its reason.
 
@@ -151,7 +151,7 @@ def _work(parameters: dict[str, Any]) -> None:
     specification = parameters["specification"]
     stored = specification["trial"]
     trial = Trial(**{**stored, "config": from_dict(stored["config"])})
-    store = Store.open(Path(specification["store"]))
+    store = Store.open(specification["store"])
     run_trial(trial, store, Path(specification["folder"]), lambda record: tune.report({"epoch": record["epoch"]}))
     tune.report({"epoch": trial.config.pretraining.epochs + 1})
 

@@ -210,7 +210,7 @@ def _work(parameters: dict[str, Any]) -> None:
 
     fixed = parameters["fixed"]
     settings = {name: value for name, value in parameters.items() if name != "fixed"}
-    store = Store.open(Path(fixed["store"]))
+    store = Store.open(fixed["store"])
     experiment = Path(fixed["experiment"])
     config = fix_arithmetic(compose_variant("sweep", fixed["words"], search_overrides(settings)), experiment)
     trial = make_trial(VARIANT, "variant", config, store.fingerprint)

@@ -72,6 +72,23 @@ class OptimamConfig:
         "corner that marks' y counts from: top, as public readers do, or bottom, as omidb's documentation says",
         choices=("top", "bottom"),
     )
+    interval_months: float = option(
+        36.0,
+        "months after an exam within which an interval case makes it interval_cancer; 36 = the round of UK screening",
+        low=1,
+    )
+    follow_up_months: float = option(
+        34.0,
+        "months after an exam at which a later screen must be negative to call it normal, else its outcome is null; "
+        "34, as women are invited again after 36 and some come early (McKinney 2020 takes 1,035 days)",
+        low=0,
+    )
+    later_cancer: str = option(
+        "unknown",
+        "exam before a cancer that the next screen found: unknown (null, and its breast is not normal tissue, as signs "
+        "are often seen in hindsight) or normal (as it was read)",
+        choices=("unknown", "normal"),
+    )
 
 
 @dataclass
@@ -86,7 +103,7 @@ class DataConfig:
     root: Optional[str] = option(None, "folder of the data set; null lets data=phantom use the cache folder")
     duplicates: str = option(
         "first",
-        "several images of one side and view in an exam: first (by image id, blind to findings) or leave_out (the pair)",
+        "several images of one side and view in an exam: first (by image id, blind to findings) or leave_out (all)",
         choices=("first", "leave_out"),
     )
     implants: bool = option(False, "take breasts with implants too; off, as the implant hides and shifts the tissue")
@@ -110,13 +127,23 @@ class RegistrationConfig:
 
     kind: str = option(
         "affine",
-        "none (chest walls aligned), centroid, affine or bspline; affine, as bspline can warp a lesion away",
+        "none (chest walls aligned), centroid, affine or bspline; bspline gains little more at thrice the time",
         choices=("none", "centroid", "affine", "bspline"),
     )
     working_spacing_mm: float = option(1.6, "pixel spacing at which the transform is sought, in mm", low=0.1, high=10)
     smoothing_mm: float = option(3.0, "Gaussian smoothing before the search, in mm: lesions must not steer it", low=0)
     iterations: int = option(60, "iterations at most per resolution level", low=1)
     bspline_mesh_mm: float = option(40.0, "distance of the B-spline control points in mm; below 20 lesions warp", low=5)
+    bspline_area_factor: float = option(
+        1.25, "factor by which the B-spline may swell or shrink any place of the breast: lesions must survive", low=1
+    )
+    minimum_quality: float = option(
+        0.3,
+        "quality (overlap * correlation * nearness of outlines) below which a pair is left out as not registered; "
+        "all 110 women of mini-MIAS lie above it from kind=centroid on",
+        low=0,
+        high=1,
+    )
     minimum_overlap: float = option(
         0.5, "Dice overlap of the two breast masks below which a pair is left out as not registered", low=0, high=1
     )

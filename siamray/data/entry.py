@@ -8,16 +8,20 @@ import numpy as np
 import numpy.typing as npt
 
 from siamray.config import PreparationConfig
-from siamray.data.breast import breast_mask, chest_side, crop_box
+from siamray.data.breast import CERTAIN, crop_box, find_breast, orientation
 from siamray.data.dicom import ImageError, read_image
 from siamray.data.geometry import Geometry, Transform, clip_box, polygon_box, resample, resample_mask
 from siamray.data.registration import register
 from siamray.data.store import SIDES, WHITE, write_entry, write_exclusion
+from siamray.data.time_limit import TimeUp, time_limit
+from siamray.files import Location
 
 Floats = npt.NDArray[np.float32]
 Bools = npt.NDArray[np.bool_]
 Box = tuple[float, float, float, float]
 
+# What the store keeps of a registration beside its transform.
+REGISTRATION = ("kind", "dice", "correlation", "fell_back", "outline_mm", "quality")
 # The right breast may reach beyond the left crop by this share of the crop's side: only a failed registration
 # brings it further out.
 REACH = 0.5
@@ -25,12 +29,25 @@ REACH = 0.5
 
 @dataclass(frozen=True)
 class ImageRow:
-    """One image of an entry: file, spacing where the source knows it, findings (category, and box or None)."""
+    """One image of an entry.
+
+    Attributes:
+        image_id: the source's name of it.
+        path: its file.
+        spacing_mm: where the source knows it, else None.
+        findings: category, and box in pixels of the original image or None, of each.
+        laterality: L or R.
+        assumed_spacing_mm: spacing where neither the source nor the file knows it; None leaves the image out.
+        accept: kinds of image that are taken beside ordinary mammograms (siamray.data.sources.accepted).
+    """
 
     image_id: str
     path: str
     spacing_mm: float | None
     findings: tuple[tuple[str, Box | None], ...]
+    laterality: str = "L"
+    assumed_spacing_mm: float | None = None
+    accept: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -49,20 +66,35 @@ class EntryJob:
 
 @dataclass(frozen=True)
 class _Side:
-    """One image, read: original pixels and mask, and the way of its crop into the store's spacing."""
+    """One image, read: original pixels and mask, the way of its crop into the store's spacing, and what is odd."""
 
     row: ImageRow
     pixels: Floats
     mask: Bools
     geometry: Geometry
     crop_shape: tuple[int, int]
+    notes: tuple[str, ...]
 
 
-class _LeftOut(Exception):
-    """An image cannot be used; the message is the reason."""
+class LeftOut(Exception):
+    """A pair cannot be used.
+
+    Attributes:
+        reasons: why not, by image id.
+        registration: how well the sides fitted, where they were registered.
+        seconds: the time limit that an image exceeded, or None.
+    """
+
+    def __init__(
+        self, reasons: dict[str, str], registration: dict[str, Any] | None = None, seconds: float | None = None
+    ) -> None:
+        super().__init__("; ".join(dict.fromkeys(reasons.values())))
+        self.reasons = reasons
+        self.registration = registration
+        self.seconds = seconds
 
 
-def prepare_entry(job: EntryJob, store: Path) -> None:
+def prepare_entry(job: EntryJob, store: Location) -> None:
     """Prepares an entry and writes it into the store, or writes down why it is left out.
 
     Args:
@@ -72,50 +104,118 @@ def prepare_entry(job: EntryJob, store: Path) -> None:
     Raises:
         UserError: the store cannot be written.
     """
+    try:
+        arrays, record = registered_pair(job)
+    except LeftOut as error:
+        exclude(job, store, error)
+        return
+    write_entry(store, job.entry_id, arrays, record, job.config.chunk_pixels)
+
+
+def exclude(job: EntryJob, store: Location, why: LeftOut) -> None:
+    """Writes down why an entry is left out.
+
+    Args:
+        job: the entry.
+        store: folder of the store.
+        why: the reasons; an image without one of its own is left out for its partner's sake.
+
+    Raises:
+        UserError: the store cannot be written.
+    """
+    partner = "its partner, the other side of the same view, cannot be used"
+    reasons = {row.image_id: why.reasons.get(row.image_id, partner) for row in (job.left, job.right)}
+    record = {"key": job.key, "reasons": reasons, "seconds": why.seconds, "registration": why.registration}
+    write_exclusion(store, job.entry_id, record)
+
+
+def registered_pair(job: EntryJob) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
+    """Reads both images of an entry and brings the right one onto the left one.
+
+    Args:
+        job: the two images and what is to be done to them.
+
+    Returns:
+        the arrays and the record of the entry, as siamray.data.store.write_entry takes them.
+
+    Raises:
+        LeftOut: an image cannot be used, or the two do not fit.
+    """
     reasons: dict[str, str] = {}
-    sides: dict[str, _Side] = {}
-    for name in SIDES:
-        row = job.left if name == "left" else job.right
-        try:
-            sides[name] = _read(row, job.config)
-        except _LeftOut as error:
-            reasons[row.image_id] = str(error)
-    if not reasons:
-        arrays, record = _registered(job, sides["left"], sides["right"])
-        dice = record["registration"]["dice"]
-        if dice >= job.config.registration.minimum_overlap:
-            write_entry(store, job.entry_id, arrays, record, job.config.chunk_pixels)
-            return
-        reasons = dict.fromkeys(
-            (job.left.image_id, job.right.image_id),
-            "not registered: the breasts overlap less than preparation.registration.minimum_overlap="
-            f"{job.config.registration.minimum_overlap}",
-        )
+    sides: list[_Side] = []
+    seconds = None
     for row in (job.left, job.right):
-        reasons.setdefault(row.image_id, "its partner, the other side of the same view, cannot be used")
-    write_exclusion(store, job.entry_id, {"key": job.key, "reasons": reasons})
+        try:
+            with time_limit(job.config.image_seconds):
+                sides.append(_read(row, job.config))
+        except ImageError as error:
+            reasons[row.image_id] = str(error)
+        except MemoryError:
+            reasons[row.image_id] = "it needs more memory than there is; preparation.maximum_megapixels bounds it"
+        except TimeUp:
+            seconds = job.config.image_seconds
+            reasons[row.image_id] = time_out(seconds)
+    if reasons:
+        raise LeftOut(reasons, seconds=seconds)
+    try:
+        with time_limit(job.config.image_seconds):
+            arrays, record = _registered(job, *sides)
+    except TimeUp:
+        seconds = job.config.image_seconds
+        raise _both_left_out(job, "its registration t" + time_out(seconds)[1:], None, seconds) from None
+    found, config = record["registration"], job.config.registration
+    if found["dice"] < config.minimum_overlap:
+        reason = f"the breasts overlap less than preparation.registration.minimum_overlap={config.minimum_overlap:g}"
+        raise _both_left_out(job, f"not registered: {reason}", found)
+    if found["quality"] < config.minimum_quality:
+        reason = f"the fit's quality is below preparation.registration.minimum_quality={config.minimum_quality:g}"
+        raise _both_left_out(job, f"not registered: {reason}", found)
+    return arrays, record
+
+
+def time_out(seconds: float) -> str:
+    """Says that an image took too long."""
+    return f"took longer than preparation.image_seconds={seconds:g}"
+
+
+def _both_left_out(
+    job: EntryJob, reason: str, registration: dict[str, Any] | None, seconds: float | None = None
+) -> LeftOut:
+    return LeftOut(dict.fromkeys((job.left.image_id, job.right.image_id), reason), registration, seconds)
 
 
 def _read(row: ImageRow, config: PreparationConfig) -> _Side:
-    """Reads an image, finds the breast, and lays down how it is oriented and cropped."""
-    try:
-        image = read_image(Path(row.path))
-    except ImageError as error:
-        raise _LeftOut(str(error)) from None
-    spacing = row.spacing_mm or image.spacing_mm
+    """Reads an image, finds the breast, and lays down how it is oriented and cropped.
+
+    Raises:
+        ImageError: it cannot be used.
+    """
+    image = read_image(Path(row.path), row.accept, round(config.maximum_megapixels * 1e6))
+    spacing = row.spacing_mm or image.spacing_mm or row.assumed_spacing_mm
     if not spacing:
-        raise _LeftOut("its pixel spacing is unknown")
-    mask = breast_mask(image.pixels, image.padding)
+        raise ImageError("its pixel spacing is unknown")
+    breast = find_breast(image.pixels, image.padding)
+    if breast.inverted:
+        raise ImageError("it looks inverted: its background is bright and the breast dark")
+    mask = breast.mask
     if mask.mean() < max(config.minimum_breast_share, 1e-6):
-        raise _LeftOut(
+        raise ImageError(
             "no breast found: the mask covers less than preparation.minimum_breast_share="
             f"{config.minimum_breast_share} of the image"
         )
-    mirrored = chest_side(mask, image.pixels) == "right"
+    chest = orientation(mask, image.pixels)
+    mirrored = chest.side == "right"
+    notes = []
+    if image.laterality is not None and image.laterality != row.laterality:
+        notes.append(f"its header says laterality {image.laterality}, the source {row.laterality}")
+    # Shown as radiologists hang them, a left breast has its chest wall at the left edge (IHE Mammography Image).
+    expected = "left" if row.laterality == "L" else "right"
+    if image.laterality is not None and chest.side != expected and chest.certainty >= CERTAIN:
+        notes.append(f"its chest wall lies at the {chest.side}, laterality {row.laterality} says {expected}")
     top, start, bottom, end = crop_box(mask[:, ::-1] if mirrored else mask, round(config.margin_mm / spacing))
     geometry = Geometry(mirrored, mask.shape[1], (top, start), spacing, config.spacing_mm)
     shape = (_pixels((bottom - top) * spacing, config), _pixels((end - start) * spacing, config))
-    return _Side(row, image.pixels, mask, geometry, shape)
+    return _Side(row, image.pixels, mask, geometry, shape, tuple(notes))
 
 
 def _pixels(length_mm: float, config: PreparationConfig) -> int:
@@ -153,11 +253,12 @@ def _registered(job: EntryJob, left: _Side, right: _Side) -> tuple[dict[str, npt
             "geometry": geometry.to_dict(),
             "mean": float(tissue.mean()) if tissue.size else 0.0,
             "deviation": float(tissue.std()) if tissue.size else 0.0,
+            "note": "; ".join(side.notes),
         }
         row = side.row
         record["findings"] += [_carried(finding, row.image_id, name, geometry, shape) for finding in row.findings]
     quality = asdict(registration)
-    record["registration"] = {key: quality[key] for key in ("kind", "dice", "correlation", "fell_back")}
+    record["registration"] = {key: quality[key] for key in REGISTRATION}
     return arrays, record
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import math
 import os
 import shutil
 import time
@@ -20,18 +21,21 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from siamray.cluster import connected
 from siamray.config import Config
 from siamray.data import store as stores
-from siamray.data.entry import EntryJob, ImageRow, prepare_entry
-from siamray.data.exams import BOX_COLUMNS, DENSITIES, OUTCOMES, ExamTables, exclude_incomplete_pairs
-from siamray.data.sources import is_there, read_exams
+from siamray.data.entry import REGISTRATION, EntryJob, ImageRow, LeftOut, exclude, prepare_entry, time_out
+from siamray.data.exams import BIRADS, BOX_COLUMNS, DENSITIES, OUTCOMES, ExamTables, exclude_incomplete_pairs
+from siamray.data.sources import accepted, is_there, read_exams
 from siamray.data.store import Store
+from siamray.data.time_limit import hard_time_limit
 from siamray.errors import UserError
-from siamray.files import write_json, write_parquet, writing_to
+from siamray.files import Location, location, write_json, write_parquet, writing_to
 
 # Fewer entries than this are prepared sooner than Ray starts.
 WITHOUT_RAY = 16
 # Tasks waiting or running per processor: enough that none idles, few enough that a stop loses little.
 IN_FLIGHT = 2
 RETRIES = 2
+# Time limits of an image within which its whole entry must be done: two images, their registration, and writing.
+LIMITS_PER_ENTRY = 4
 # Bytes of every file that enter the fingerprint, beside its size.
 SAMPLE_BYTES = 16384
 # Temporary folders older than this were left by a preparation that was killed.
@@ -42,7 +46,7 @@ STALE_SECONDS = 6 * 3600
 class _Plan:
     """What a configuration asks for: where the store lies, what its entries are, and from what they are made."""
 
-    path: Path
+    path: Location
     options: dict[str, Any]
     fingerprint: str
     tables: ExamTables
@@ -58,13 +62,13 @@ def cache_folder() -> Path:
     return (Path(shared).expanduser().resolve() if shared else Path.home() / ".cache") / "siamray"
 
 
-def store_path(config: Config) -> Path:
+def store_path(config: Config) -> Location:
     """Names the folder of a configuration's store; reads the source's tables where store= does not say.
 
     Raises:
         UserError: as read_exams.
     """
-    return Path(config.store) if config.store else _plan(config).path
+    return location(config.store) if config.store else _plan(config).path
 
 
 def prepare(config: Config, *, progress: bool = True) -> Store:
@@ -86,7 +90,7 @@ def prepare(config: Config, *, progress: bool = True) -> Store:
     """
     if config.store and config.data.root is None:
         # Generated data follow from the options, and a store may have been brought here without its images.
-        existing = stores.read_store_record(Path(config.store))
+        existing = stores.read_store_record(location(config.store))
         if existing.get("complete") and existing.get("options") == _options(config):
             return Store.open(config.store)
     plan = _plan(config)
@@ -94,12 +98,14 @@ def prepare(config: Config, *, progress: bool = True) -> Store:
     _check_existing(plan, record)
     if record.get("complete") and record.get("fingerprint") == plan.fingerprint and not record.get("failed"):
         return Store.open(plan.path)
-    with writing_to(plan.path):
-        plan.path.mkdir(parents=True, exist_ok=True)
-        _clear_stale(plan.path / "temporary")
+    if isinstance(plan.path, Path):
+        with writing_to(plan.path):
+            plan.path.mkdir(parents=True, exist_ok=True)
+            _clear_stale(plan.path / "temporary")
     if not record:
         write_json(plan.path / "store.json", _store_record(plan, config, complete=False, failed=0))
-    missing = [job for job in plan.jobs if _known(plan.path, job) is None]
+    known = _known(plan)
+    missing = [job for job in plan.jobs if job.entry_id not in known]
     failed = _run(missing, plan.path, config, progress)
     _write_tables(plan, failed)
     write_json(plan.path / "store.json", _store_record(plan, config, complete=True, failed=len(failed)))
@@ -121,7 +127,7 @@ def existing_store(config: Config) -> Store | None:
 
 
 def _plan(config: Config) -> _Plan:
-    tables = exclude_incomplete_pairs(read_exams(config.data, cache_folder()))
+    tables = exclude_incomplete_pairs(read_exams(config.data, cache_folder()), config.data.duplicates)
     options = _options(config)
     jobs = _jobs(tables, config, options)
     if not jobs:
@@ -129,8 +135,12 @@ def _plan(config: Config) -> _Plan:
         most = f"; most often: {reasons.index[0]} ({reasons.iloc[0]})" if len(reasons) else ""
         raise UserError(f"data={config.data.source}: no pair of a left and a right image of one exam and view{most}")
     excluded = sorted(f"{row.image_id}|{row.reason}" for row in tables.excluded.itertuples())
-    fingerprint = _hash([options, [job.key for job in jobs], excluded])
-    path = Path(config.store) if config.store else cache_folder() / f"{config.data.source}-{fingerprint[:12]}"
+    # Labels too: a corrected table must not be answered by the store of the old one.
+    labels = tables.exams.drop(columns="path").to_json(orient="values")
+    fingerprint = _hash([options, [job.key for job in jobs], excluded, labels])
+    path: Location = (
+        location(config.store) if config.store else cache_folder() / f"{config.data.source}-{fingerprint[:12]}"
+    )
     return _Plan(path, options, fingerprint, tables, jobs)
 
 
@@ -140,7 +150,8 @@ def _options(config: Config) -> dict[str, Any]:
     if config.data.source == "phantom":
         options |= _flat("data.phantom", dataclasses.asdict(config.data.phantom))
     options |= _flat("preparation", dataclasses.asdict(config.preparation))
-    del options["preparation.cpus"]
+    for name in ("cpus", "image_seconds"):
+        del options[f"preparation.{name}"]
     return options
 
 
@@ -163,6 +174,7 @@ def _jobs(tables: ExamTables, config: Config, options: dict[str, Any]) -> list[E
         for image, rows in tables.findings.groupby("image_id", sort=False)
     }
     root = Path(config.data.root) if config.data.root else cache_folder()
+    accept, assumed = accepted(config.data), config.data.assumed_spacing_mm
     jobs = []
     for (exam, view), rows in tables.exams.groupby(["exam_id", "view"], sort=True):
         sides = {
@@ -171,6 +183,9 @@ def _jobs(tables: ExamTables, config: Config, options: dict[str, Any]) -> list[E
                 path=str(row.path),
                 spacing_mm=None if pd.isna(float(str(row.spacing_mm))) else float(str(row.spacing_mm)),
                 findings=tuple(findings.get(str(row.image_id), [])),
+                laterality=str(row.laterality),
+                assumed_spacing_mm=assumed,
+                accept=accept,
             )
             for row in rows.itertuples()
         }
@@ -179,7 +194,7 @@ def _jobs(tables: ExamTables, config: Config, options: dict[str, Any]) -> list[E
             (side, row.image_id, _relative(row.path, root), _sample(row.path), row.spacing_mm, row.findings)
             for side, row in sorted(sides.items())
         ]
-        key = _hash([stores.FORMAT, options, woman, inputs])
+        key = _hash([stores.FORMAT, options, woman, inputs, assumed, sorted(accept)])
         entry_id = f"{exam}_{view}"
         job = EntryJob(entry_id, woman, str(exam), str(view), sides["L"], sides["R"], key, config.preparation)
         jobs.append(job)
@@ -256,15 +271,18 @@ def _clear_stale(folder: Path) -> None:
             continue  # another preparation has cleared it away
 
 
-def _known(store: Path, job: EntryJob) -> dict[str, Any] | None:
-    """Finds the record of a job that was done before with the same options and inputs."""
-    for record in (stores.read_entry(store, job.entry_id), stores.read_exclusion(store, job.entry_id)):
-        if record is not None and record.get("key") == job.key:
-            return record
-    return None
+def _known(plan: _Plan) -> dict[str, dict[str, Any]]:
+    """Finds the records of the jobs that were done before with the same options and inputs."""
+    records = stores.known_entries(plan.path, {job.entry_id: job.key for job in plan.jobs})
+    return {
+        job.entry_id: record
+        for job in plan.jobs
+        # What took too long is tried again where it is given more time.
+        if (record := records.get(job.entry_id)) and (record.get("seconds") or math.inf) >= job.config.image_seconds
+    }
 
 
-def _run(jobs: list[EntryJob], store: Path, config: Config, progress: bool) -> dict[str, str]:
+def _run(jobs: list[EntryJob], store: Location, config: Config, progress: bool) -> dict[str, str]:
     """Does the jobs, with a progress bar; returns entry_id -> reason for those that failed without lasting cause."""
     failed: dict[str, str] = {}
     if not jobs:
@@ -279,19 +297,19 @@ def _run(jobs: list[EntryJob], store: Path, config: Config, progress: bool) -> d
     return failed
 
 
-def _outcomes(jobs: list[EntryJob], store: Path, config: Config) -> Iterator[tuple[str, str | None]]:
+def _outcomes(jobs: list[EntryJob], store: Location, config: Config) -> Iterator[tuple[str, str | None]]:
     cpus = config.preparation.cpus or None
     if cpus == 1 or (len(jobs) < WITHOUT_RAY and config.cluster.address is None):
         for job in jobs:
-            yield job.entry_id, _attempt(job, str(store))
+            yield job.entry_id, _attempt(job, store)
         return
     with connected(config.cluster, cpus):
-        yield from _ray_outcomes(jobs, str(store), cpus)
+        yield from _ray_outcomes(jobs, store, cpus)
 
 
-def _ray_outcomes(jobs: list[EntryJob], store: str, cpus: int | None) -> Iterator[tuple[str, str | None]]:
+def _ray_outcomes(jobs: list[EntryJob], store: Location, cpus: int | None) -> Iterator[tuple[str, str | None]]:
     """Does the jobs as Ray tasks of one processor each, a bounded number at a time."""
-    task = ray.remote(num_cpus=1, max_retries=RETRIES)(_attempt)
+    task = ray.remote(num_cpus=1, max_retries=RETRIES)(_attempt_as_task)
     limit = IN_FLIGHT * max(1, min(int(ray.cluster_resources().get("CPU", 1)), cpus or 10**6))
     waiting = iter(jobs)
     running: dict[Any, EntryJob] = {}
@@ -314,18 +332,38 @@ def _ray_outcomes(jobs: list[EntryJob], store: str, cpus: int | None) -> Iterato
             ray.cancel(reference)
 
 
-def _attempt(job: EntryJob, store: str) -> str | None:
+def _attempt_as_task(job: EntryJob, store: Location) -> str | None:
+    """Prepares one entry in a worker of Ray's; a worker that hangs ends itself, and the entry is left out.
+
+    Ray then tries the task again, which finds the exclusion.
+    """
+    seconds = job.config.image_seconds
+    if (stores.known_entries(store, {job.entry_id: job.key}).get(job.entry_id, {}).get("seconds") or 0) >= seconds:
+        return None
+
+    def give_up() -> None:
+        reasons = dict.fromkeys(
+            (job.left.image_id, job.right.image_id), "its preparation hung: it " + time_out(seconds)
+        )
+        exclude(job, store, LeftOut(reasons, seconds=seconds))
+
+    with hard_time_limit(LIMITS_PER_ENTRY * seconds, give_up):
+        return _attempt(job, store)
+
+
+def _attempt(job: EntryJob, store: Location) -> str | None:
     """Prepares one entry; returns the reason of a failure that another attempt may not have.
 
     Raises:
         UserError: the store cannot be written: no other entry could be either.
     """
     try:
-        prepare_entry(job, Path(store))
+        prepare_entry(job, store)
     except UserError:
         raise
     except Exception as error:  # one odd image must not stop ten thousand others; its reason goes to the manifest
-        return f"its preparation failed: {type(error).__name__}: {error}"
+        # Not the error's text, which may hold a value of the file that identifies a person.
+        return f"its preparation failed: {type(error).__name__}"
     return None
 
 
@@ -337,21 +375,24 @@ def _write_tables(plan: _Plan, failed: dict[str, str]) -> None:
     """
     exams = plan.tables.exams.set_index("image_id")
     entries, findings, images = [], [], []
+    known = _known(plan)
     for job in plan.jobs:
-        record = _known(plan.path, job)
+        record = known.get(job.entry_id)
         rows = exams.loc[[job.left.image_id, job.right.image_id]]
         reasons = failed.get(job.entry_id, "")
         if record is None or "reasons" in record:
             given = record["reasons"] if record else {}
+            fit = _registration_columns((record or {}).get("registration") or {})
             for row in (job.left, job.right):
-                images.append({"image_id": row.image_id, "used": False, "reason": given.get(row.image_id, reasons)})
+                reason = given.get(row.image_id, reasons)
+                images.append({"image_id": row.image_id, "used": False, "reason": reason, **fit})
             continue
         entries.append(_entry_row(job, record, rows))
         findings += [_finding_row(job, finding) for finding in record["findings"]]
         images += [
             {"image_id": record[side]["image_id"], "used": True, "reason": "", "entry_id": job.entry_id}
-            | {"spacing_mm": record[side]["geometry"]["spacing_mm"]}
-            | {f"registration_{name}": value for name, value in record["registration"].items()}
+            | {"spacing_mm": record[side]["geometry"]["spacing_mm"], "note": record[side]["note"]}
+            | _registration_columns(record["registration"])
             for side in stores.SIDES
         ]
     manifest = _manifest(plan.tables, images)
@@ -376,18 +417,22 @@ def _entry_row(job: EntryJob, record: dict[str, Any], rows: pd.DataFrame) -> dic
         "height": record["shape"][0],
         "width": record["shape"][1],
         "spacing_mm": record["spacing_mm"],
-        "birads": max(rows["birads"].dropna(), default=None),
+        "birads": _worst(rows["birads"], BIRADS),
         "density": _worst(rows["density"], DENSITIES),
         "outcome": _worst(rows["outcome"], OUTCOMES),
         **{f"{side}_image_id": record[side]["image_id"] for side in stores.SIDES},
         **{f"{side}_{name}": record[side][name] for side in stores.SIDES for name in ("mean", "deviation")},
-        **{f"registration_{name}": value for name, value in record["registration"].items()},
+        **_registration_columns(record["registration"]),
     }
 
 
-def _worst(values: "pd.Series[Any]", order: tuple[str, ...]) -> str | None:
+def _registration_columns(record: dict[str, Any]) -> dict[str, Any]:
+    return {f"registration_{name}": record[name] for name in REGISTRATION if name in record}
+
+
+def _worst(values: "pd.Series[Any]", order: tuple[Any, ...]) -> Any:
     """The last of the words in a vocabulary's order."""
-    return max((str(value) for value in values.dropna()), key=order.index, default=None)
+    return max(values.dropna(), key=order.index, default=None)
 
 
 def _finding_row(job: EntryJob, finding: dict[str, Any]) -> dict[str, Any]:
@@ -405,13 +450,15 @@ def _finding_table(rows: list[dict[str, Any]]) -> pd.DataFrame:
 def _manifest(tables: ExamTables, images: list[dict[str, Any]]) -> pd.DataFrame:
     """Joins what became of every image with what the source says about it, the images left out by the source too."""
     names = ["woman_id", "exam_id", "laterality", "view", "path", "spacing_mm", "birads", "density", "outcome"]
+    names += ["outcome_months", "age", "vendor"]
     seen = pd.DataFrame(images)
-    for name in ("entry_id", "spacing_mm"):
+    for name in ("entry_id", "spacing_mm", "note", *(f"registration_{name}" for name in REGISTRATION)):
         if name not in seen:
             seen[name] = None
+    seen["note"] = seen["note"].fillna("")
     seen = seen.merge(tables.exams[["image_id", *names]], on="image_id", how="left", suffixes=("", "_source"))
     seen["spacing_mm"] = seen["spacing_mm"].astype("float64").fillna(seen.pop("spacing_mm_source"))
     left_out = tables.excluded.assign(used=False)
     both = pd.concat([seen, left_out], ignore_index=True) if len(left_out) else seen
-    order = ["image_id", "woman_id", "exam_id", "laterality", "view", "used", "reason", "entry_id", "path"]
+    order = ["image_id", "woman_id", "exam_id", "laterality", "view", "used", "reason", "note", "entry_id", "path"]
     return both[[*order, *(name for name in both.columns if name not in order)]]

@@ -12,6 +12,7 @@ from scipy.ndimage import gaussian_filter
 from torch import nn
 
 from siamray.config import Config, IntervalsConfig, PatchesConfig
+from siamray.data.normal import not_normal
 from siamray.data.pairs import SIDES, common_tissue, patch_side, tissue_share
 from siamray.data.store import Store
 from siamray.downstream import intervals, probes
@@ -28,9 +29,6 @@ SAMPLE_COLUMNS = [
     *("label", "category", "split", "density", "view"),
 ]
 NORMAL = "normal"
-# Exams that are suspicious although nothing is marked in an entry: unmarked is not normal there.
-SUSPICIOUS_OUTCOMES = ("malignant", "interval_cancer")
-SUSPICIOUS_BIRADS = 4
 SAMPLES_AT_ONCE = 2048
 STATISTICS: dict[intervals.Statistic, Callable[..., float]] = {
     "auc": intervals.auc,
@@ -95,8 +93,8 @@ def place_samples(store: Store, config: Config) -> Placement:
       ``minimum_box_share``: the share of the box that the patch covers or the share of the patch that the box covers,
       whichever is larger (small lesions must lie in the patch, the patch may lie in large ones).
     - Normal patches: ``normal_per_image`` per side of an entry, seeded among the places that intersect no box of either
-      side, as a lesion of the other side makes the pair abnormal too. An entry gives none if it has a finding of
-      unknown place, or if its exam is malignant, an interval cancer, or BI-RADS 4 or more with nothing marked in it.
+      side, as a lesion of the other side makes the pair abnormal too. An entry gives none where data.normal says that
+      one of its breasts is not normal (siamray.data.normal.not_normal).
 
     Args:
         store: the prepared exams.
@@ -108,6 +106,7 @@ def place_samples(store: Store, config: Config) -> Placement:
     side_pixels = patch_side(config)
     splits = store.split(config.data)
     findings = {str(key): group for key, group in store.findings.groupby("entry_id", sort=False)}
+    doubtful = not_normal(store.entries, store.exams, store.findings, config.data.normal)
     rows: list[dict[str, Any]] = []
     left_out: list[dict[str, str]] = []
     for entry in store.entries.sort_values("entry_id").to_dict("records"):
@@ -115,7 +114,8 @@ def place_samples(store: Store, config: Config) -> Placement:
         known = {name: entry[name] for name in ("woman_id", "entry_id", "density", "view")}
         known["split"] = splits[entry["woman_id"]]
         marked = findings.get(entry["entry_id"], store.findings.iloc[:0])
-        for found in (_lesions(share, marked, known, config), _normals(share, marked, entry, known, config)):
+        doubt = doubtful.get(entry["entry_id"], "")
+        for found in (_lesions(share, marked, known, config), _normals(share, marked, doubt, known, config)):
             for row in found:
                 (left_out if "reason" in row else rows).append(row)
     samples = pd.DataFrame(rows, columns=SAMPLE_COLUMNS).astype({"row": "int64", "col": "int64", "label": "int64"})
@@ -343,15 +343,14 @@ def _lesion_places(
 def _normals(
     share: NDArray[np.float64],
     marked: pd.DataFrame,
-    entry: dict[Any, Any],
+    reason: str,
     known: dict[str, Any],
     config: Config,
 ) -> Iterator[dict[str, Any]]:
-    """Normal patches of an entry; a row with "reason" for every side that gives none."""
+    """Normal patches of an entry, unless there is a reason; a row with "reason" for every side that gives none."""
     side_pixels, wanted = patch_side(config), config.downstream.patches.normal_per_image
     allowed = share >= config.pairs.minimum_tissue
     boxes = _boxes(marked, share.shape[0] + side_pixels - 1, share.shape[1] + side_pixels - 1)
-    reason = _not_normal(boxes, entry)
     if not reason:
         for low_row, low_col, high_row, high_col in boxes.astype(np.int64):
             # The top-left pixels of the patches that intersect the box.
@@ -377,14 +376,3 @@ def _normals(
                 "category": NORMAL,
                 "sample_id": name,
             }
-
-
-def _not_normal(boxes: NDArray[np.float64], entry: dict[Any, Any]) -> str:
-    """Why no patch of an entry may be called normal; empty if some may."""
-    if np.isnan(boxes).any():
-        return "it has a finding of unknown place"
-    outcome, birads = (None if pd.isna(entry[name]) else entry[name] for name in ("outcome", "birads"))
-    suspicious = outcome in SUSPICIOUS_OUTCOMES or (birads is not None and birads >= SUSPICIOUS_BIRADS)
-    if suspicious and len(boxes) == 0:
-        return "its exam is suspicious and nothing is marked in it"
-    return ""

@@ -243,9 +243,7 @@ def test_an_odd_failure_is_listed_and_tried_again_next_time(
     monkeypatch.setattr(preparation, "prepare_entry", odd)
     store = prepare(config, progress=False)
     assert list(store.entries["entry_id"]) == ["w00_MLO"]
-    assert (
-        store.manifest.set_index("image_id").loc["w01_L", "reason"] == "its preparation failed: MemoryError: too large"
-    )
+    assert store.manifest.set_index("image_id").loc["w01_L", "reason"] == "its preparation failed: MemoryError"
     monkeypatch.setattr(preparation, "prepare_entry", ordinary)
     assert len(prepare(config, progress=False).entries) == 2
 

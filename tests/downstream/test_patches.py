@@ -23,8 +23,11 @@ class FakeStore:
     def __init__(self, women: int = 12, findings: list[tuple] | None = None) -> None:
         names = [f"w{number:02d}" for number in range(women)]
         self.entries = pd.DataFrame({"entry_id": [f"{name}e_MLO" for name in names], "woman_id": names, "view": "MLO"})
-        self.entries["birads"] = pd.array([pd.NA] * women, dtype="Int64")
-        self.entries["outcome"] = None
+        self.entries["exam_id"] = [f"{name}e" for name in names]
+        sides = [(f"{name}e", side) for name in names for side in "LR"]
+        self.exams = pd.DataFrame(sides, columns=["exam_id", "laterality"])
+        self.exams["birads"] = pd.array([pd.NA] * len(sides), dtype="Int64")
+        self.exams["outcome"] = pd.Series([None] * len(sides), dtype="str")
         self.entries["density"] = ["ABCD"[number % 4] for number in range(women)]
         if findings is None:
             findings = [(number, ("left", "right")[number // 2 % 2], 60, 40, 80, 64) for number in range(0, women, 2)]
@@ -98,18 +101,41 @@ def test_a_normal_patch_may_touch_the_border_of_a_box_but_not_its_inside():
 
 def test_unknown_places_and_unmarked_cancers_give_no_normal_patches_and_are_listed():
     store = FakeStore(findings=[(1, "right", *[np.nan] * 4), (2, "left", 60, 40, 80, 64)])
-    store.entries.loc[2, "outcome"] = "malignant"  # marked
-    store.entries.loc[3, "outcome"] = "interval_cancer"  # not marked
-    store.entries.loc[4, "birads"] = 4
-    store.entries.loc[5, "birads"] = 3
+    store.exams.loc[2 * 2, "outcome"] = "malignant"  # the marked breast
+    store.exams.loc[2 * 3 + 1, "outcome"] = "interval_cancer"  # not marked
+    store.exams.loc[2 * 4, "birads"] = 4
+    store.exams.loc[2 * 5, "birads"] = 2
+    store.exams.loc[2 * 6, "birads"] = 0
     samples, left_out = place_samples(store, small_config())
-    without = {f"w{number:02d}e_MLO" for number in (1, 3, 4)}
+    without = {f"w{number:02d}e_MLO" for number in (1, 3, 4, 6)}
     assert set(store.entries.entry_id) - set(samples.entry_id[samples.label == 0]) == without
     assert set(left_out.entry_id) == without
     reasons = left_out.drop_duplicates(["entry_id", "category"]).set_index(["entry_id", "category"]).reason
     assert reasons["w01e_MLO", "mass"] == "place unknown"
-    assert reasons["w01e_MLO", "normal"] == "it has a finding of unknown place"
-    assert reasons["w03e_MLO", "normal"] == "its exam is suspicious and nothing is marked in it"
+    assert reasons["w01e_MLO", "normal"] == "right breast: it has a finding of unknown place"
+    assert reasons["w03e_MLO", "normal"] == "right breast: nothing is marked in it, but outcome interval_cancer"
+    assert reasons["w04e_MLO", "normal"] == "left breast: nothing is marked in it, but BI-RADS 4"
+
+
+def test_what_counts_as_normal_is_an_option():
+    store = FakeStore(findings=[(2, "left", 60, 40, 80, 64)])
+    store.exams.loc[2 * 3, "birads"] = 3
+    config = small_config()
+    config.data.normal.birads = [1, 2, 3]
+    config.data.normal.beside_findings = False
+    left_out = place_samples(store, config).left_out
+    assert left_out.drop_duplicates("entry_id")[["entry_id", "reason"]].to_numpy().tolist() == [
+        ["w02e_MLO", "left breast: it has a finding, and data.normal.beside_findings=false"]
+    ]
+
+
+def test_a_lesion_marked_in_one_view_only_makes_the_other_view_not_normal():
+    store = FakeStore(findings=[(2, "left", 60, 40, 80, 64)])
+    other = store.entries[store.entries.entry_id == "w02e_MLO"].assign(entry_id="w02e_CC", view="CC")
+    store.entries = pd.concat([store.entries, other], ignore_index=True)
+    left_out = place_samples(store, small_config()).left_out
+    assert left_out.reason.unique().tolist() == ["left breast: it has a finding in another view only"]
+    assert set(left_out.entry_id) == {"w02e_CC"}
 
 
 def test_air_does_not_tell_lesions_from_normal_tissue():

@@ -1,28 +1,85 @@
 """Command: exams in, their store out, with a summary of what was used and what was left out.
 
 ``python -m siamray.prepare data=mias data.root=DIR``
+``python -m siamray.prepare data=mias data.root=DIR inspect=true`` reads headers and tables only, and reports.
 """
 
+import os
+import shlex
 import time
+from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
+from dashboards.inspection import write_page
+from dashboards.inspection_text import render
 from siamray.compose import compose
+from siamray.config import Config
+from siamray.data.contact_sheet import contact_sheet
+from siamray.data.inspection import describe
+from siamray.data.observation import observe
 from siamray.data.preparation import prepare
 from siamray.data.store import Store
-from siamray.errors import run_command
+from siamray.errors import UserError, run_command
+
+# Columns of a report that goes into a file or a pipe, which have no width of their own.
+PIPE_COLUMNS = 100
 
 
 def main(words: list[str]) -> None:
-    """Prepares the exams that the command line names, and prints what came of them."""
+    """Prepares the exams that the command line names, or inspects them, and prints what came of them."""
     config = compose("prepare", words)
+    if config.inspect:
+        inspect_exams(config, words)
+        return
     start = time.monotonic()
     store = prepare(config)
     console = Console()
     console.print(summary(store, time.monotonic() - start))
     # Not wrapped, so that the path can be copied.
     console.print(f"store: {store.path}", soft_wrap=True, highlight=False)
+
+
+def inspect_exams(config: Config, words: list[str]) -> None:
+    """Prints what preparing would meet, and writes the page with the same and a contact sheet.
+
+    Args:
+        config: the configuration; data, preparation, page.
+        words: the command line it comes from, for the page.
+
+    Raises:
+        UserError: the data set cannot be read, or the page cannot be written.
+    """
+    page = _writable(config.page)
+    observed = observe(config)
+    record = describe(observed, config).to_dict()
+    console = Console()
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console = Console(width=PIPE_COLUMNS)
+    console.print(render(record), highlight=False)
+    tiles = [tile.to_dict() for tile in contact_sheet(observed, config)]
+    write_page(page, record, tiles, shlex.join(["python", "-m", "siamray.prepare", *words]))
+    console.print(f"\npage: {page}", soft_wrap=True, highlight=False, markup=False)
+
+
+def _writable(name: str) -> Path:
+    """Makes the page's folder, so that a page that cannot be written is told before the headers are read.
+
+    Raises:
+        UserError: not a local file, a folder, or a folder that cannot be written to.
+    """
+    path = Path(name)
+    if "://" in name or path.is_dir():
+        raise UserError(f"page={name}: not a local file; name a file for the page, such as page=inspection.html")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        allowed = os.access(path.parent, os.W_OK)
+    except OSError:
+        allowed = False
+    if not allowed:
+        raise UserError(f"page={name}: its folder cannot be written to; name another file with page=")
+    return path
 
 
 def summary(store: Store, seconds: float) -> Table:

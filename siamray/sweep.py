@@ -1,5 +1,6 @@
 """The command ``python -m siamray.sweep``: an ablation or a search, from exams to a compared table and a report."""
 
+import dataclasses
 import shlex
 from datetime import UTC, datetime
 from pathlib import Path
@@ -68,7 +69,7 @@ def run_ablation(config: Config, words: list[str], console: Console) -> None:
 
         def store_of(chosen: Config) -> Store:
             # Naming a store reads and hashes the whole data set: once per way of preparing, not once per trial.
-            key = repr((chosen.store, chosen.data.source, chosen.data.root, chosen.data.phantom, chosen.preparation))
+            key = repr((chosen.store, dataclasses.replace(chosen.data, fold=0), chosen.preparation))
             if key not in stores:
                 stores[key] = prepare(chosen)
             return stores[key]

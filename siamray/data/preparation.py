@@ -107,8 +107,10 @@ def prepare(config: Config, *, progress: bool = True) -> Store:
     known = _known(plan)
     missing = [job for job in plan.jobs if job.entry_id not in known]
     failed = _run(missing, plan.path, config, progress)
-    _write_tables(plan, failed)
-    write_json(plan.path / "store.json", _store_record(plan, config, complete=True, failed=len(failed)))
+    known = _known(plan)
+    _write_tables(plan, known, failed)
+    timed_out = sum(bool(record.get("seconds")) for record in known.values())
+    write_json(plan.path / "store.json", _store_record(plan, config, complete=True, failed=len(failed) + timed_out))
     return Store.open(plan.path)
 
 
@@ -367,7 +369,7 @@ def _attempt(job: EntryJob, store: Location) -> str | None:
     return None
 
 
-def _write_tables(plan: _Plan, failed: dict[str, str]) -> None:
+def _write_tables(plan: _Plan, known: dict[str, dict[str, Any]], failed: dict[str, str]) -> None:
     """Writes exams, entries, findings and manifest from the records of the entries.
 
     Raises:
@@ -375,7 +377,6 @@ def _write_tables(plan: _Plan, failed: dict[str, str]) -> None:
     """
     exams = plan.tables.exams.set_index("image_id")
     entries, findings, images = [], [], []
-    known = _known(plan)
     for job in plan.jobs:
         record = known.get(job.entry_id)
         rows = exams.loc[[job.left.image_id, job.right.image_id]]

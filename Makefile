@@ -8,7 +8,7 @@ ablation: .venv/installed
 	$(BIN)/python -m siamray.sweep ablation=soft_labels
 
 test: check
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --ignore=tests/benchmarks
 
 check: .venv/installed
 	$(BIN)/ruff check .

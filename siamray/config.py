@@ -107,6 +107,9 @@ class DataConfig:
         choices=("first", "leave_out"),
     )
     implants: bool = option(False, "take breasts with implants too; off, as the implant hides and shifts the tissue")
+    secondary_captures: bool = option(
+        False, "take DICOM secondary captures, as digitised films are stored; off, as most are screenshots"
+    )
     assumed_spacing_mm: Optional[float] = option(
         None, "pixel spacing in mm where neither table nor file says one; null leaves such images out", low=0.01, high=2
     )

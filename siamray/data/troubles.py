@@ -24,6 +24,7 @@ _NOTHING = "nothing, as there is no other side to compare it with"
 _REMEDIES = (
     ("for processing", "export the images FOR PRESENTATION: raw ones do not look like them"),
     ("implant", "data.implants=true takes them"),
+    ("secondary capture", "data.secondary_captures=true takes them, if they are digitised films"),
     ("spacing is unknown", "set data.assumed_spacing_mm=MM, if you know what the scanner had"),
     ("not square", "nothing, as such pixels are not resampled"),
     ("maximum_megapixels", "raise preparation.maximum_megapixels, if these are mammograms"),

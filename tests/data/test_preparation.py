@@ -419,6 +419,28 @@ def test_a_store_brought_along_without_its_images_is_opened(config: Config, sour
     assert len(prepare(config, progress=False).entries) == 1
 
 
+def test_a_store_elsewhere_holds_what_a_local_one_holds_and_goes_on_too(
+    config: Config, source: Any, tmp_path: Path, prepared: list[str]
+) -> None:
+    source(write_exams(tmp_path / "films", 2))
+    local = prepare(config, progress=False)
+    config.store = f"memory://{tmp_path.name}/store"
+    remote = prepare(config, progress=False)
+    assert remote.fingerprint == local.fingerprint
+    pd.testing.assert_frame_equal(remote.entries, local.entries)
+    pd.testing.assert_frame_equal(remote.manifest, local.manifest)
+    np.testing.assert_array_equal(remote.image("w01_MLO", "right"), local.image("w01_MLO", "right"))
+    prepared.clear()
+    prepare(config, progress=False)
+    assert prepared == []
+    (remote.path / "entries" / "w01_MLO" / "entry.json").unlink()
+    (remote.path / "store.json").write_text(
+        (remote.path / "store.json").read_text().replace('"complete": true', '"complete": false')
+    )
+    prepare(config, progress=False)
+    assert prepared == ["w01_MLO"]
+
+
 @pytest.mark.slow
 def test_ray_tasks_prepare_the_same_as_one_process(
     config: Config, source: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -20,7 +20,8 @@ def is_there(config: DataConfig, cache: Path) -> bool:
 
 def accepted(config: DataConfig) -> frozenset[str]:
     """Names the kinds of image that reading takes beside ordinary mammograms (siamray.data.dicom.ACCEPTABLE)."""
-    words = {"secondary_capture"} if config.source in _SECONDARY_CAPTURES else set()
+    films = config.secondary_captures or config.source in _SECONDARY_CAPTURES
+    words = {"secondary_capture"} if films else set()
     return frozenset(words | ({"implant"} if config.implants else set()))
 
 

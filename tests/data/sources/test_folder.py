@@ -11,7 +11,7 @@ import pytest
 
 from siamray.config import DataConfig
 from siamray.data.exams import BOX_COLUMNS, ExamTables
-from siamray.data.sources import read_exams
+from siamray.data.sources import accepted, read_exams
 from siamray.errors import UserError
 from tests.data.sources import folder_copy
 from tests.data.sources.conformance import check_source
@@ -402,3 +402,9 @@ def test_a_root_that_is_not_such_a_folder_is_one_line(
         read(root)
     for word in (*words, str(root.parent)):
         assert word in one_line(error)
+
+
+def test_digitised_films_in_secondary_captures_are_taken_where_that_is_asked_for() -> None:
+    assert "secondary_capture" not in accepted(DataConfig(source="folder"))
+    assert "secondary_capture" in accepted(DataConfig(source="folder", secondary_captures=True))
+    assert "secondary_capture" in accepted(DataConfig(source="cbis_ddsm"))

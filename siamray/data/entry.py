@@ -162,7 +162,7 @@ def registered_pair(job: EntryJob) -> tuple[dict[str, npt.NDArray[Any]], dict[st
             arrays, record = _registered(job, *sides)
     except TimeUp:
         seconds = job.config.image_seconds
-        raise _both_left_out(job, "its registration t" + time_out(seconds)[1:], None, seconds) from None
+        raise _both_left_out(job, "its registration " + time_out(seconds), None, seconds) from None
     found, config = record["registration"], job.config.registration
     if found["dice"] < config.minimum_overlap:
         reason = f"the breasts overlap less than preparation.registration.minimum_overlap={config.minimum_overlap:g}"

@@ -7,14 +7,16 @@ import io
 import os
 import struct
 import sys
+import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import gdcm
 import numpy as np
-from pydicom import Dataset
+from pydicom import Dataset, dcmread
 from pydicom.encaps import encapsulate, get_frame
 from pydicom.sequence import Sequence
 from pydicom.uid import (
@@ -216,10 +218,30 @@ def stream_of(syntax: UID) -> bytes:
     """The picture, compressed."""
     if syntax == JPEGLosslessSV1:
         return lossless_jpeg(PICTURE, 12)
-    plugin = {JPEG2000Lossless: "pylibjpeg", RLELossless: "pydicom", JPEGLSLossless: "pyjpegls"}[syntax]
-    dataset = mammogram(PICTURE)
-    dataset.compress(syntax, encoding_plugin=plugin)
+    if syntax == RLELossless:
+        dataset = mammogram(PICTURE)
+        dataset.compress(syntax, encoding_plugin="pydicom")
+    else:
+        dataset = _compressed_by_gdcm(syntax)
     return get_frame(dataset.PixelData, 0, number_of_frames=1)
+
+
+def _compressed_by_gdcm(syntax: UID) -> Dataset:
+    names = {JPEG2000Lossless: gdcm.TransferSyntax.JPEG2000Lossless, JPEGLSLossless: gdcm.TransferSyntax.JPEGLSLossless}
+    reader, change, writer = gdcm.ImageReader(), gdcm.ImageChangeTransferSyntax(), gdcm.ImageWriter()
+    with tempfile.TemporaryDirectory() as folder:
+        source, target = str(Path(folder) / "plain.dcm"), str(Path(folder) / "compressed.dcm")
+        Path(source).write_bytes(plain())
+        reader.SetFileName(source)
+        assert reader.Read()
+        change.SetTransferSyntax(gdcm.TransferSyntax(names[syntax]))
+        change.SetInput(reader.GetImage())
+        assert change.Change()
+        writer.SetFile(reader.GetFile())
+        writer.SetImage(change.GetOutput())
+        writer.SetFileName(target)
+        assert writer.Write()
+        return dcmread(target)
 
 
 def lossless_jpeg(picture: np.ndarray, precision: int) -> bytes:

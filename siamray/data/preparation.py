@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import ray
 from rich.console import Console
@@ -171,47 +170,54 @@ def _hash(value: Any) -> str:
 
 def _jobs(tables: ExamTables, config: Config, options: dict[str, Any]) -> list[EntryJob]:
     """Makes one job per exam and view; its key changes with whatever its entry depends on."""
-    findings = {
-        str(image): [(str(f.category), _box(f)) for f in rows.itertuples()]
-        for image, rows in tables.findings.groupby("image_id", sort=False)
-    }
-    root = Path(config.data.root) if config.data.root else cache_folder()
+    findings: dict[str, list[tuple[str, tuple[float, float, float, float] | None]]] = {}
+    for finding in tables.findings.itertuples():
+        findings.setdefault(str(finding.image_id), []).append((str(finding.category), _box(finding)))
+    # Once, and not for every image.
+    root = (Path(config.data.root) if config.data.root else cache_folder()).resolve()
     accept, assumed = accepted(config.data), config.data.assumed_spacing_mm
+    women: dict[tuple[str, str], str] = {}
+    pairs: dict[tuple[str, str], dict[str, ImageRow]] = {}
+    # One walk over the table: looking an entry's rows up in it would take a millisecond each.
+    for row in tables.exams.itertuples():
+        pair = str(row.exam_id), str(row.view)
+        women.setdefault(pair, str(row.woman_id))
+        spacing = float(str(row.spacing_mm))
+        pairs.setdefault(pair, {})[str(row.laterality)] = ImageRow(
+            image_id=str(row.image_id),
+            path=str(row.path),
+            spacing_mm=None if math.isnan(spacing) else spacing,
+            findings=tuple(findings.get(str(row.image_id), [])),
+            laterality=str(row.laterality),
+            assumed_spacing_mm=assumed,
+            accept=accept,
+        )
     jobs = []
-    for (exam, view), rows in tables.exams.groupby(["exam_id", "view"], sort=True):
-        sides = {
-            str(row.laterality): ImageRow(
-                image_id=str(row.image_id),
-                path=str(row.path),
-                spacing_mm=None if pd.isna(float(str(row.spacing_mm))) else float(str(row.spacing_mm)),
-                findings=tuple(findings.get(str(row.image_id), [])),
-                laterality=str(row.laterality),
-                assumed_spacing_mm=assumed,
-                accept=accept,
-            )
-            for row in rows.itertuples()
-        }
-        woman = str(rows["woman_id"].iloc[0])
+    for (exam, view), sides in sorted(pairs.items(), key=lambda item: item[0]):
+        woman = women[exam, view]
         inputs = [
             (side, row.image_id, _relative(row.path, root), _sample(row.path), row.spacing_mm, row.findings)
             for side, row in sorted(sides.items())
         ]
         key = _hash([stores.FORMAT, options, woman, inputs, assumed, sorted(accept)])
-        entry_id = f"{exam}_{view}"
-        job = EntryJob(entry_id, woman, str(exam), str(view), sides["L"], sides["R"], key, config.preparation)
-        jobs.append(job)
+        jobs.append(EntryJob(f"{exam}_{view}", woman, exam, view, sides["L"], sides["R"], key, config.preparation))
     return jobs
 
 
 def _box(row: Any) -> tuple[float, float, float, float] | None:
     values = tuple(float(getattr(row, name)) for name in BOX_COLUMNS)
-    return None if any(np.isnan(values)) else (values[0], values[1], values[2], values[3])
+    return None if any(math.isnan(value) for value in values) else (values[0], values[1], values[2], values[3])
 
 
 def _relative(path: str, root: Path) -> str:
-    """The file's name within its data set, so that the same data elsewhere have the same store."""
+    """The file's name within its data set, so that the same data elsewhere have the same store.
+
+    Args:
+        path: the file.
+        root: folder of the data set, without links.
+    """
     resolved = Path(path).resolve()
-    return str(resolved.relative_to(root.resolve())) if resolved.is_relative_to(root.resolve()) else resolved.name
+    return str(resolved.relative_to(root)) if resolved.is_relative_to(root) else resolved.name
 
 
 def _sample(path: str) -> tuple[int, str]:

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import ray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -20,13 +19,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from siamray.cluster import connected
 from siamray.config import Config
 from siamray.data import store as stores
-from siamray.data.entry import REGISTRATION, EntryJob, ImageRow, LeftOut, exclude, prepare_entry, time_out
-from siamray.data.exams import BIRADS, BOX_COLUMNS, DENSITIES, OUTCOMES, ExamTables, exclude_incomplete_pairs
+from siamray.data.entry import EntryJob, ImageRow, LeftOut, exclude, prepare_entry, time_out
+from siamray.data.exams import BOX_COLUMNS, ExamTables, exclude_incomplete_pairs
 from siamray.data.sources import accepted, is_there, read_exams
 from siamray.data.store import Store
+from siamray.data.store_tables import EntryRows, rows_of, rows_of_failure, write_tables
 from siamray.data.time_limit import hard_time_limit
 from siamray.errors import UserError
-from siamray.files import Location, location, write_json, write_parquet, writing_to
+from siamray.files import Location, location, write_json, writing_to
 
 # Fewer entries than this are prepared sooner than Ray starts.
 WITHOUT_RAY = 16
@@ -103,12 +103,13 @@ def prepare(config: Config, *, progress: bool = True) -> Store:
             _clear_stale(plan.path / "temporary")
     if not record:
         write_json(plan.path / "store.json", _store_record(plan, config, complete=False, failed=0))
-    known = _known(plan)
-    missing = [job for job in plan.jobs if job.entry_id not in known]
+    rows = dict(_known(plan.path, plan.jobs))
+    missing = [job for job in plan.jobs if job.entry_id not in rows]
     failed = _run(missing, plan.path, config, progress)
-    known = _known(plan)
-    _write_tables(plan, known, failed)
-    timed_out = sum(bool(record.get("seconds")) for record in known.values())
+    rows |= _known(plan.path, missing)
+    rows |= {job.entry_id: rows_of_failure(failed.get(job.entry_id, "")) for job in missing if job.entry_id not in rows}
+    write_tables(plan.path, plan.tables, plan.jobs, rows)
+    timed_out = sum(bool(found.seconds) for found in rows.values())
     write_json(plan.path / "store.json", _store_record(plan, config, complete=True, failed=len(failed) + timed_out))
     return Store.open(plan.path)
 
@@ -279,15 +280,14 @@ def _clear_stale(folder: Path) -> None:
             continue  # another preparation has cleared it away
 
 
-def _known(plan: _Plan) -> dict[str, dict[str, Any]]:
-    """Finds the records of the jobs that were done before with the same options and inputs."""
-    records = stores.known_entries(plan.path, {job.entry_id: job.key for job in plan.jobs})
-    return {
-        job.entry_id: record
-        for job in plan.jobs
+def _known(store: Location, jobs: list[EntryJob]) -> Iterator[tuple[str, EntryRows]]:
+    """Finds what the tables say of the jobs that were done before with the same options and inputs."""
+    by_name = {job.entry_id: job for job in jobs}
+    for entry_id, record in stores.known_entries(store, {job.entry_id: job.key for job in jobs}):
+        job = by_name[entry_id]
         # What took too long is tried again where it is given more time.
-        if (record := records.get(job.entry_id)) and (record.get("seconds") or math.inf) >= job.config.image_seconds
-    }
+        if (record.get("seconds") or math.inf) >= job.config.image_seconds:
+            yield entry_id, rows_of(job, record)
 
 
 def _run(jobs: list[EntryJob], store: Location, config: Config, progress: bool) -> dict[str, str]:
@@ -346,7 +346,8 @@ def _attempt_as_task(job: EntryJob, store: Location) -> str | None:
     Ray then tries the task again, which finds the exclusion.
     """
     seconds = job.config.image_seconds
-    if (stores.known_entries(store, {job.entry_id: job.key}).get(job.entry_id, {}).get("seconds") or 0) >= seconds:
+    known = dict(stores.known_entries(store, {job.entry_id: job.key}))
+    if (known.get(job.entry_id, {}).get("seconds") or 0) >= seconds:
         return None
 
     def give_up() -> None:
@@ -373,99 +374,3 @@ def _attempt(job: EntryJob, store: Location) -> str | None:
         # Not the error's text, which may hold a value of the file that identifies a person.
         return f"its preparation failed: {type(error).__name__}"
     return None
-
-
-def _write_tables(plan: _Plan, known: dict[str, dict[str, Any]], failed: dict[str, str]) -> None:
-    """Writes exams, entries, findings and manifest from the records of the entries.
-
-    Raises:
-        UserError: if no entry can be used.
-    """
-    exams = plan.tables.exams.set_index("image_id")
-    entries, findings, images = [], [], []
-    for job in plan.jobs:
-        record = known.get(job.entry_id)
-        rows = exams.loc[[job.left.image_id, job.right.image_id]]
-        reasons = failed.get(job.entry_id, "")
-        if record is None or "reasons" in record:
-            given = record["reasons"] if record else {}
-            fit = _registration_columns((record or {}).get("registration") or {})
-            for row in (job.left, job.right):
-                reason = given.get(row.image_id, reasons)
-                images.append({"image_id": row.image_id, "used": False, "reason": reason, **fit})
-            continue
-        entries.append(_entry_row(job, record, rows))
-        findings += [_finding_row(job, finding) for finding in record["findings"]]
-        images += [
-            {"image_id": record[side]["image_id"], "used": True, "reason": "", "entry_id": job.entry_id}
-            | {"spacing_mm": record[side]["geometry"]["spacing_mm"], "note": record[side]["note"]}
-            | _registration_columns(record["registration"])
-            for side in stores.SIDES
-        ]
-    manifest = _manifest(plan.tables, images)
-    write_parquet(plan.path / "manifest.parquet", manifest)
-    if not entries:
-        reasons_seen = manifest["reason"].value_counts()
-        raise UserError(
-            f"none of the {len(manifest)} images can be used; most often: {reasons_seen.index[0]} "
-            f"({reasons_seen.iloc[0]} images); {plan.path / 'manifest.parquet'} lists all"
-        )
-    write_parquet(plan.path / "exams.parquet", plan.tables.exams)
-    write_parquet(plan.path / "entries.parquet", pd.DataFrame(entries))
-    write_parquet(plan.path / "findings.parquet", _finding_table(findings))
-
-
-def _entry_row(job: EntryJob, record: dict[str, Any], rows: pd.DataFrame) -> dict[str, Any]:
-    return {
-        "entry_id": job.entry_id,
-        "woman_id": job.woman_id,
-        "exam_id": job.exam_id,
-        "view": job.view,
-        "height": record["shape"][0],
-        "width": record["shape"][1],
-        "spacing_mm": record["spacing_mm"],
-        "birads": _worst(rows["birads"], BIRADS),
-        "density": _worst(rows["density"], DENSITIES),
-        "outcome": _worst(rows["outcome"], OUTCOMES),
-        **{f"{side}_image_id": record[side]["image_id"] for side in stores.SIDES},
-        **{f"{side}_{name}": record[side][name] for side in stores.SIDES for name in ("mean", "deviation")},
-        **_registration_columns(record["registration"]),
-    }
-
-
-def _registration_columns(record: dict[str, Any]) -> dict[str, Any]:
-    return {f"registration_{name}": record[name] for name in REGISTRATION if name in record}
-
-
-def _worst(values: "pd.Series[Any]", order: tuple[Any, ...]) -> Any:
-    """The last of the words in a vocabulary's order."""
-    return max(values.dropna(), key=order.index, default=None)
-
-
-def _finding_row(job: EntryJob, finding: dict[str, Any]) -> dict[str, Any]:
-    row = {"entry_id": job.entry_id, "woman_id": job.woman_id}
-    row |= {name: finding[name] for name in ("image_id", "side", "category")}
-    return row | dict(zip(BOX_COLUMNS, finding["box"] or [float("nan")] * 4, strict=True))
-
-
-def _finding_table(rows: list[dict[str, Any]]) -> pd.DataFrame:
-    names = ["entry_id", "woman_id", "image_id", "side", "category"]
-    table = pd.DataFrame(rows, columns=[*names, *BOX_COLUMNS])
-    return table.astype({**dict.fromkeys(names, "str"), **dict.fromkeys(BOX_COLUMNS, "float64")})
-
-
-def _manifest(tables: ExamTables, images: list[dict[str, Any]]) -> pd.DataFrame:
-    """Joins what became of every image with what the source says about it, the images left out by the source too."""
-    names = ["woman_id", "exam_id", "laterality", "view", "path", "spacing_mm", "birads", "density", "outcome"]
-    names += ["outcome_months", "age", "vendor"]
-    seen = pd.DataFrame(images)
-    for name in ("entry_id", "spacing_mm", "note", *(f"registration_{name}" for name in REGISTRATION)):
-        if name not in seen:
-            seen[name] = None
-    seen["note"] = seen["note"].fillna("")
-    seen = seen.merge(tables.exams[["image_id", *names]], on="image_id", how="left", suffixes=("", "_source"))
-    seen["spacing_mm"] = seen["spacing_mm"].astype("float64").fillna(seen.pop("spacing_mm_source"))
-    left_out = tables.excluded.assign(used=False)
-    both = pd.concat([seen, left_out], ignore_index=True) if len(left_out) else seen
-    order = ["image_id", "woman_id", "exam_id", "laterality", "view", "used", "reason", "note", "entry_id", "path"]
-    return both[[*order, *(name for name in both.columns if name not in order)]]

@@ -8,6 +8,7 @@ store may be copied from one place to the other.
 """
 
 import io
+import itertools
 import json
 import os
 import shutil
@@ -208,27 +209,29 @@ def read_exclusion(store: Location, entry_id: str) -> dict[str, Any] | None:
     return _read_json(_exclusion_file(store, entry_id))
 
 
-def known_entries(store: Location, keys: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+def known_entries(store: Location, keys: Mapping[str, str]) -> Iterator[tuple[str, dict[str, Any]]]:
     """Finds the entries that were prepared, or left out, before with the same options and inputs.
 
     Args:
         store: folder of the store.
         keys: entry_id -> the key its record has if nothing has changed.
 
-    Returns:
-        entry_id -> the record, of the entry or of why it was left out, that has this key.
+    Yields:
+        entry_id, and the record, of the entry or of why it was left out, that has this key; first all entries, then all
+        that were left out. The records of a large store do not fit in memory together.
 
     Raises:
         UserError: a remote store cannot be reached.
     """
-    known: dict[str, dict[str, Any]] = {}
+    wanted = list(keys)
     for name in (_entry_file, _exclusion_file):
-        wanted = [entry_id for entry_id in keys if entry_id not in known]
-        records = _read_jsons([name(store, entry_id) for entry_id in wanted])
-        for entry_id, record in zip(wanted, records, strict=True):
+        others = []
+        for entry_id, record in zip(wanted, _read_jsons(name(store, wanted_id) for wanted_id in wanted), strict=True):
             if record is not None and record.get("key") == keys[entry_id]:
-                known[entry_id] = record
-    return known
+                yield entry_id, record
+            else:
+                others.append(entry_id)
+        wanted = others
 
 
 def write_exclusion(store: Location, entry_id: str, record: Mapping[str, Any]) -> None:
@@ -368,19 +371,17 @@ def _read_json(path: Location) -> dict[str, Any] | None:
         return None
 
 
-def _read_jsons(paths: list[Location]) -> list[dict[str, Any] | None]:
+def _read_jsons(paths: Iterator[Location]) -> Iterator[dict[str, Any] | None]:
     """Reads many records of one store; remote ones many at a time, as each takes a round trip."""
-    records: list[dict[str, Any] | None] = []
-    for start in range(0, len(paths), READ_AT_ONCE):
-        some = paths[start : start + READ_AT_ONCE]
+    while some := list(itertools.islice(paths, READ_AT_ONCE)):
         if isinstance(some[0], Path):
-            records += [_read_json(path) for path in some]
+            yield from map(_read_json, some)
             continue
         with reaching(some[0]):
             # Ranges from 0 on, the whole files, as s3fs asks for the size of a file before it reads it as a whole.
             contents = some[0].fs.cat_ranges([path.path for path in some if isinstance(path, UPath)], 0, None)
-        records += [_received(path, content) for path, content in zip(some, contents, strict=True)]
-    return records
+        for path, content in zip(some, contents, strict=True):
+            yield _received(path, content)
 
 
 def _received(path: Location, content: bytes | Exception) -> dict[str, Any] | None:

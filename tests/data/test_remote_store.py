@@ -175,7 +175,7 @@ def test_an_entry_whose_arrays_alone_are_there_is_absent(remote: UPath, monkeypa
     assert "entries/w_MLO/left/c/0/0" in names(remote)
     assert "entries/w_MLO/entry.json" not in names(remote)
     assert read_entry(remote, "w_MLO") is None
-    assert known_entries(remote, {"w_MLO": "k"}) == {}
+    assert dict(known_entries(remote, {"w_MLO": "k"})) == {}
     write_entry(remote, "w_MLO", arrays(), {"key": "k"}, CHUNK)
     assert read_entry(remote, "w_MLO") == {"key": "k"}
 
@@ -214,17 +214,29 @@ def test_what_was_done_before_is_found_at_once(remote: UPath, tmp_path: Path, mo
             write_json(entry_folder(place, name) / "entry.json", {"key": key})
         write_exclusion(place, "b", {"key": "k", "reasons": {}})
         write_exclusion(place, "c", {"key": "old"})
-        found = known_entries(place, dict.fromkeys(["a", "b", "c", "d", ODD], "k"))
+        found = dict(known_entries(place, dict.fromkeys(["a", "b", "c", "d", ODD], "k")))
         assert found == {"a": {"key": "k"}, "b": {"key": "k", "reasons": {}}, ODD: {"key": "k"}}
         assert read_exclusion(place, "c") == {"key": "old"}
         assert read_exclusion(place, "a") is None
         assert read_store_record(place) == {}
 
 
+def test_records_are_read_a_few_at_a_time_as_they_are_asked_for(
+    s3: UPath, received: list[tuple[str, str | None, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stores, "READ_AT_ONCE", 2)
+    for name in "abcd":
+        write_json(entry_folder(s3, name) / "entry.json", {"key": "k"})
+    found = known_entries(s3, dict.fromkeys("abcd", "k"))
+    assert next(found) == ("a", {"key": "k"})
+    assert len(received) == 2
+    assert [name for name, _ in found] == ["b", "c", "d"]
+
+
 def test_a_damaged_record_is_no_record(memory: UPath) -> None:
     memory.fs.pipe_file((entry_folder(memory, "w_MLO") / "entry.json").path, b'{"key": "k')
     assert read_entry(memory, "w_MLO") is None
-    assert known_entries(memory, {"w_MLO": "k"}) == {}
+    assert dict(known_entries(memory, {"w_MLO": "k"})) == {}
 
 
 def test_a_store_goes_to_another_process_and_opens_itself_there(s3: UPath, tmp_path: Path) -> None:
@@ -257,7 +269,7 @@ def refusal(place: str) -> list[str]:
         lambda: Store.open(there),
         lambda: write_entry(there, "w", {"left": np.ones((4, 4))}, {"key": "k"}, 4),
         lambda: write_json(there / "store.json", {}),
-        lambda: known_entries(there, {"w": "k"}),
+        lambda: dict(known_entries(there, {"w": "k"})),
     ):
         with pytest.raises(UserError) as caught:
             touch()

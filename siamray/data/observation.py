@@ -9,7 +9,7 @@ import pandas as pd
 from siamray.config import Config
 from siamray.data.exams import exclude_incomplete_pairs
 from siamray.data.header_reading import Reading, read_headers
-from siamray.data.preparation import cache_folder
+from siamray.data.preparation_plan import cache_folder
 from siamray.data.sources import accepted, read_exams
 
 # What a header tells, under the names that do not clash with those of the exam table.

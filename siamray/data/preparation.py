@@ -1,14 +1,9 @@
 """A configuration goes in; the store of its exams, complete, comes out: only what is missing is prepared."""
 
-import dataclasses
-import hashlib
-import json
 import math
-import os
 import shutil
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +14,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from siamray.cluster import connected
 from siamray.config import Config
 from siamray.data import store as stores
-from siamray.data.entry import EntryJob, ImageRow, LeftOut, exclude, prepare_entry, time_out
-from siamray.data.exams import BOX_COLUMNS, ExamTables, exclude_incomplete_pairs
-from siamray.data.sources import accepted, is_there, read_exams
+from siamray.data.entry import EntryJob, LeftOut, exclude, prepare_entry, time_out
+from siamray.data.preparation_plan import Plan, cache_folder, make_plan, store_options
+from siamray.data.sources import is_there
 from siamray.data.store import Store
 from siamray.data.store_tables import EntryRows, rows_of, rows_of_failure, write_tables
 from siamray.data.time_limit import hard_time_limit
@@ -35,30 +30,8 @@ IN_FLIGHT = 2
 RETRIES = 2
 # Time limits of an image within which its whole entry must be done: two images, their registration, and writing.
 LIMITS_PER_ENTRY = 4
-# Bytes of every file that enter the fingerprint, beside its size.
-SAMPLE_BYTES = 16384
 # Temporary folders older than this were left by a preparation that was killed.
 STALE_SECONDS = 6 * 3600
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """What a configuration asks for: where the store lies, what its entries are, and from what they are made."""
-
-    path: Location
-    options: dict[str, Any]
-    fingerprint: str
-    tables: ExamTables
-    jobs: list[EntryJob]
-
-
-def cache_folder() -> Path:
-    """Names the folder for what can be made again: $SIAMRAY_CACHE, else siamray in $XDG_CACHE_HOME or ~/.cache."""
-    own = os.environ.get("SIAMRAY_CACHE")
-    if own:
-        return Path(own).expanduser().resolve()
-    shared = os.environ.get("XDG_CACHE_HOME")
-    return (Path(shared).expanduser().resolve() if shared else Path.home() / ".cache") / "siamray"
 
 
 def store_path(config: Config) -> Location:
@@ -67,7 +40,7 @@ def store_path(config: Config) -> Location:
     Raises:
         UserError: as read_exams.
     """
-    return location(config.store) if config.store else _plan(config).path
+    return location(config.store) if config.store else make_plan(config).path
 
 
 def prepare(config: Config, *, progress: bool = True) -> Store:
@@ -90,9 +63,9 @@ def prepare(config: Config, *, progress: bool = True) -> Store:
     if config.store and config.data.root is None:
         # Generated data follow from the options, and a store may have been brought here without its images.
         existing = stores.read_store_record(location(config.store))
-        if existing.get("complete") and existing.get("options") == _options(config):
+        if existing.get("complete") and existing.get("options") == store_options(config):
             return Store.open(config.store)
-    plan = _plan(config)
+    plan = make_plan(config)
     record = stores.read_store_record(plan.path)
     _check_existing(plan, record)
     if record.get("complete") and record.get("fingerprint") == plan.fingerprint and not record.get("failed"):
@@ -128,111 +101,7 @@ def existing_store(config: Config) -> Store | None:
         return None
 
 
-def _plan(config: Config) -> _Plan:
-    tables = exclude_incomplete_pairs(read_exams(config.data, cache_folder()), config.data.duplicates)
-    options = _options(config)
-    jobs = _jobs(tables, config, options)
-    if not jobs:
-        reasons = tables.excluded["reason"].value_counts()
-        most = f"; most often: {reasons.index[0]} ({reasons.iloc[0]})" if len(reasons) else ""
-        raise UserError(f"data={config.data.source}: no pair of a left and a right image of one exam and view{most}")
-    excluded = sorted(f"{row.image_id}|{row.reason}" for row in tables.excluded.itertuples())
-    # Labels too: a corrected table must not be answered by the store of the old one.
-    labels = tables.exams.drop(columns="path").to_json(orient="values")
-    fingerprint = _hash([options, [job.key for job in jobs], excluded, labels])
-    path: Location = (
-        location(config.store) if config.store else cache_folder() / f"{config.data.source}-{fingerprint[:12]}"
-    )
-    return _Plan(path, options, fingerprint, tables, jobs)
-
-
-def _options(config: Config) -> dict[str, Any]:
-    """The options that decide what a store holds, by their dotted names."""
-    options: dict[str, Any] = {"data.source": config.data.source}
-    if config.data.source == "phantom":
-        options |= _flat("data.phantom", dataclasses.asdict(config.data.phantom))
-    options |= _flat("preparation", dataclasses.asdict(config.preparation))
-    for name in ("cpus", "image_seconds"):
-        del options[f"preparation.{name}"]
-    return options
-
-
-def _flat(prefix: str, values: dict[str, Any]) -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        key = f"{prefix}.{name}"
-        flat |= _flat(key, value) if isinstance(value, dict) else {key: value}
-    return flat
-
-
-def _hash(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
-
-
-def _jobs(tables: ExamTables, config: Config, options: dict[str, Any]) -> list[EntryJob]:
-    """Makes one job per exam and view; its key changes with whatever its entry depends on."""
-    findings: dict[str, list[tuple[str, tuple[float, float, float, float] | None]]] = {}
-    for finding in tables.findings.itertuples():
-        findings.setdefault(str(finding.image_id), []).append((str(finding.category), _box(finding)))
-    # Once, and not for every image.
-    root = (Path(config.data.root) if config.data.root else cache_folder()).resolve()
-    accept, assumed = accepted(config.data), config.data.assumed_spacing_mm
-    women: dict[tuple[str, str], str] = {}
-    pairs: dict[tuple[str, str], dict[str, ImageRow]] = {}
-    # One walk over the table: looking an entry's rows up in it would take a millisecond each.
-    for row in tables.exams.itertuples():
-        pair = str(row.exam_id), str(row.view)
-        women.setdefault(pair, str(row.woman_id))
-        spacing = float(str(row.spacing_mm))
-        pairs.setdefault(pair, {})[str(row.laterality)] = ImageRow(
-            image_id=str(row.image_id),
-            path=str(row.path),
-            spacing_mm=None if math.isnan(spacing) else spacing,
-            findings=tuple(findings.get(str(row.image_id), [])),
-            laterality=str(row.laterality),
-            assumed_spacing_mm=assumed,
-            accept=accept,
-        )
-    jobs = []
-    for (exam, view), sides in sorted(pairs.items(), key=lambda item: item[0]):
-        woman = women[exam, view]
-        inputs = [
-            (side, row.image_id, _relative(row.path, root), _sample(row.path), row.spacing_mm, row.findings)
-            for side, row in sorted(sides.items())
-        ]
-        key = _hash([stores.FORMAT, options, woman, inputs, assumed, sorted(accept)])
-        jobs.append(EntryJob(f"{exam}_{view}", woman, exam, view, sides["L"], sides["R"], key, config.preparation))
-    return jobs
-
-
-def _box(row: Any) -> tuple[float, float, float, float] | None:
-    values = tuple(float(getattr(row, name)) for name in BOX_COLUMNS)
-    return None if any(math.isnan(value) for value in values) else (values[0], values[1], values[2], values[3])
-
-
-def _relative(path: str, root: Path) -> str:
-    """The file's name within its data set, so that the same data elsewhere have the same store.
-
-    Args:
-        path: the file.
-        root: folder of the data set, without links.
-    """
-    resolved = Path(path).resolve()
-    return str(resolved.relative_to(root)) if resolved.is_relative_to(root) else resolved.name
-
-
-def _sample(path: str) -> tuple[int, str]:
-    """A file's size and a hash of its middle: other pixels show, and reading all of every file would take hours."""
-    try:
-        size = os.stat(path).st_size
-        with open(path, "rb") as file:
-            file.seek(max(0, size // 2 - SAMPLE_BYTES // 2))
-            return size, hashlib.sha256(file.read(SAMPLE_BYTES)).hexdigest()
-    except OSError:
-        return -1, ""
-
-
-def _check_existing(plan: _Plan, record: dict[str, Any]) -> None:
+def _check_existing(plan: Plan, record: dict[str, Any]) -> None:
     """Raises UserError where the store's folder holds something else: another store, or no store at all."""
     if not record:
         names = {entry.name for entry in plan.path.iterdir()} if plan.path.is_dir() else set()
@@ -258,7 +127,7 @@ def _shown(value: Any) -> str:
     return "null" if value is None else str(value)
 
 
-def _store_record(plan: _Plan, config: Config, complete: bool, failed: int) -> dict[str, Any]:
+def _store_record(plan: Plan, config: Config, complete: bool, failed: int) -> dict[str, Any]:
     """What store.json says; entries that failed without lasting cause are tried again by the next preparation."""
     return {
         "format": stores.FORMAT,

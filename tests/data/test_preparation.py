@@ -14,10 +14,11 @@ from PIL import Image
 
 from siamray.config import Config
 from siamray.data import entry as entries
-from siamray.data import preparation
+from siamray.data import preparation, preparation_plan
 from siamray.data.exams import ExamTables, tables
 from siamray.data.geometry import Geometry, polygon_box
-from siamray.data.preparation import cache_folder, prepare, store_path
+from siamray.data.preparation import prepare, store_path
+from siamray.data.preparation_plan import cache_folder
 from siamray.data.store import Store
 from siamray.errors import UserError
 from tests.data.dicom_files import mammogram, write
@@ -73,7 +74,7 @@ def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Sets the tables that the source will yield."""
 
     def give(given: ExamTables) -> ExamTables:
-        monkeypatch.setattr(preparation, "read_exams", lambda *_: given)
+        monkeypatch.setattr(preparation_plan, "read_exams", lambda *_: given)
         return given
 
     return give

@@ -10,10 +10,10 @@ import pytest
 
 from siamray.compose import compose
 from siamray.config import Config
-from siamray.data import preparation
+from siamray.data import preparation_plan
 from siamray.data import store as stores
 from siamray.data.exams import BOX_COLUMNS, ExamTables, exclude_incomplete_pairs
-from siamray.data.preparation import cache_folder
+from siamray.data.preparation_plan import cache_folder
 from siamray.data.sources import accepted, read_exams
 from tests.conftest import TINY_PREPARATION
 
@@ -30,8 +30,8 @@ def keys_by_looking_up(found: ExamTables, config: Config, options: dict[str, Any
             findings = [[category, box] for category, box in zip(own["category"], boxes, strict=True)]
             path = Path(row["path"])
             content = path.read_bytes()
-            start = max(0, len(content) // 2 - preparation.SAMPLE_BYTES // 2)
-            sample = hashlib.sha256(content[start : start + preparation.SAMPLE_BYTES]).hexdigest()
+            start = max(0, len(content) // 2 - preparation_plan.SAMPLE_BYTES // 2)
+            sample = hashlib.sha256(content[start : start + preparation_plan.SAMPLE_BYTES]).hexdigest()
             name = str(path.resolve().relative_to(root.resolve()))
             spacing = None if np.isnan(row["spacing_mm"]) else row["spacing_mm"]
             inputs.append([row["laterality"], row["image_id"], name, [len(content), sample], spacing, findings])
@@ -45,7 +45,7 @@ def keys_by_looking_up(found: ExamTables, config: Config, options: dict[str, Any
 def test_an_entrys_key_is_the_hash_of_all_it_depends_on(source: str, request: pytest.FixtureRequest) -> None:
     words = TINY_PREPARATION if source == "phantom" else ["data=mias", f"data.root={request.getfixturevalue('mias')}"]
     config = compose("prepare", words)
-    plan = preparation._plan(config)
+    plan = preparation_plan.make_plan(config)
     found = exclude_incomplete_pairs(read_exams(config.data, cache_folder()), config.data.duplicates)
     expected = keys_by_looking_up(found, config, plan.options)
     assert {job.entry_id: job.key for job in plan.jobs} == expected

@@ -2,6 +2,7 @@
 
 import math
 import shutil
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +20,7 @@ from siamray.data.preparation_plan import Plan, cache_folder, make_plan, store_o
 from siamray.data.sources import is_there
 from siamray.data.store import Store
 from siamray.data.store_tables import EntryRows, rows_of, rows_of_failure, write_tables
-from siamray.data.time_limit import hard_time_limit
+from siamray.data.time_limit import hard_time_limit, was_ended
 from siamray.errors import UserError
 from siamray.files import Location, location, write_json, writing_to
 
@@ -143,8 +144,12 @@ def _clear_stale(folder: Path) -> None:
     """Removes what killed preparations left half-written, and nothing of one that may be running."""
     for left in folder.glob("*"):
         try:
-            if time.time() - left.stat().st_mtime > STALE_SECONDS:
+            if time.time() - left.stat().st_mtime <= STALE_SECONDS:
+                continue
+            if left.is_dir():
                 shutil.rmtree(left, ignore_errors=True)
+            else:
+                left.unlink()
         except FileNotFoundError:
             continue  # another preparation has cleared it away
 
@@ -202,30 +207,35 @@ def _ray_outcomes(jobs: list[EntryJob], store: Location, cpus: int | None) -> It
                     yield job.entry_id, ray.get(done)
                 except ray.exceptions.RayTaskError as error:
                     raise error.cause from None
-                except ray.exceptions.RaySystemError as error:
+                except _worker_losses() as error:
                     yield job.entry_id, f"its preparation ended unexpectedly: {type(error).__name__}"
     finally:
         for reference in running:
             ray.cancel(reference)
 
 
-def _attempt_as_task(job: EntryJob, store: Location) -> str | None:
-    """Prepares one entry in a worker of Ray's; a worker that hangs ends itself, and the entry is left out.
+def _worker_losses() -> tuple[type[Exception], ...]:
+    """Names the errors by which Ray says that a task's worker was lost, time and again."""
+    errors = ray.exceptions
+    return errors.WorkerCrashedError, errors.OutOfMemoryError, errors.NodeDiedError, errors.RaySystemError
 
-    Ray then tries the task again, which finds the exclusion.
+
+def _attempt_as_task(job: EntryJob, store: Location) -> str | None:
+    """Prepares one entry in a worker of Ray's; one that hangs is ended, and the entry is left out.
+
+    Ray then tries the task again, which finds the trace of the end.
     """
     seconds = job.config.image_seconds
-    known = dict(stores.known_entries(store, {job.entry_id: job.key}))
-    if (known.get(job.entry_id, {}).get("seconds") or 0) >= seconds:
-        return None
-
-    def give_up() -> None:
-        reasons = dict.fromkeys(
-            (job.left.image_id, job.right.image_id), "its preparation hung: it " + time_out(seconds)
-        )
+    # In a local store all machines find it; the key is known to nobody else.
+    folder = store / "temporary" if isinstance(store, Path) else Path(tempfile.gettempdir())
+    trace = folder / f"siamray-{job.key}-{seconds:g}.trace"
+    if was_ended(trace):
+        images = job.left.image_id, job.right.image_id
+        reasons = dict.fromkeys(images, "its preparation hung: it " + time_out(seconds))
         exclude(job, store, LeftOut(reasons, seconds=seconds))
-
-    with hard_time_limit(LIMITS_PER_ENTRY * seconds, give_up):
+        trace.unlink(missing_ok=True)
+        return None
+    with writing_to(folder), hard_time_limit(LIMITS_PER_ENTRY * seconds, trace):
         return _attempt(job, store)
 
 

@@ -1,10 +1,11 @@
 """A block of work and a number of seconds go in; the block ends in time, or TimeUp is raised in it."""
 
-import os
+import faulthandler
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 
 
@@ -41,26 +42,33 @@ def time_limit(seconds: float) -> Iterator[None]:
 
 
 @contextmanager
-def hard_time_limit(seconds: float, last_words: Callable[[], None]) -> Iterator[None]:
-    """Ends this process when the time is up, whatever it is at: a decoder that hangs in C hears no signal.
+def hard_time_limit(seconds: float, trace: Path) -> Iterator[None]:
+    """Ends this process when the time is up, whatever it is at.
 
-    Only for processes that are there for this work alone, such as Ray's workers.
+    A decoder that hangs in C hears no signal, and gdcm and openjpeg let no other thread of Python run meanwhile: only a
+    thread that needs no Python can end it. Only for processes that are there for this work alone, such as Ray's
+    workers, and once at a time.
 
     Args:
         seconds: the time the block may take.
-        last_words: called before the end, in another thread.
+        trace: file that says, after such an end and no other, where the process was; see was_ended.
+
+    Raises:
+        OSError: the file cannot be written.
     """
-
-    def end() -> None:
+    trace.parent.mkdir(parents=True, exist_ok=True)
+    with trace.open("wb") as file:
+        faulthandler.dump_traceback_later(seconds, exit=True, file=file)
         try:
-            last_words()
+            yield
         finally:
-            os._exit(1)
+            faulthandler.cancel_dump_traceback_later()
+            trace.unlink(missing_ok=True)
 
-    timer = threading.Timer(seconds, end)
-    timer.daemon = True
-    timer.start()
+
+def was_ended(trace: Path) -> bool:
+    """Says whether a hard_time_limit with this file has ended a process."""
     try:
-        yield
-    finally:
-        timer.cancel()
+        return trace.stat().st_size > 0
+    except OSError:
+        return False

@@ -4,16 +4,22 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
-from siamray.data.time_limit import TimeUp, time_limit
+from siamray.data.time_limit import TimeUp, hard_time_limit, time_limit, was_ended
 
-HANGING = """
-import ctypes
+# Both hang in C and hear no signal; the second lets no other thread of Python run either, as gdcm and openjpeg do.
+HANGING = {
+    "alone": "ctypes.CDLL(None).sleep(20)",
+    "with Python's lock": "sum(itertools.repeat(0))",
+}
+PROGRAM = """
+import ctypes, itertools, pathlib, sys
 from siamray.data.time_limit import hard_time_limit
-with hard_time_limit(0.2, lambda: print("last words", flush=True)):
-    ctypes.CDLL(None).sleep(20)
+with hard_time_limit(0.2, pathlib.Path(sys.argv[1])):
+    {hanging}
 print("went on", flush=True)
 """
 
@@ -54,9 +60,22 @@ def test_another_thread_than_the_main_one_runs_on() -> None:
     assert done == [True]
 
 
-def test_a_process_that_hangs_in_c_ends_with_its_last_words() -> None:
+@pytest.mark.parametrize("hanging", HANGING.values(), ids=HANGING.keys())
+def test_a_process_that_hangs_in_c_is_ended_and_leaves_a_trace(hanging: str, tmp_path: Path) -> None:
+    trace = tmp_path / "new folder" / "trace"
     start = time.monotonic()
-    ended = subprocess.run([sys.executable, "-c", HANGING], capture_output=True, text=True, timeout=15, check=False)
+    line = [sys.executable, "-c", PROGRAM.format(hanging=hanging), str(trace)]
+    ended = subprocess.run(line, capture_output=True, text=True, timeout=15, check=False)
     assert ended.returncode == 1
-    assert ended.stdout == "last words\n"
+    assert ended.stdout + ended.stderr == ""
     assert time.monotonic() - start < 15
+    assert was_ended(trace)
+
+
+def test_a_process_that_is_done_in_time_goes_on_and_leaves_no_trace(tmp_path: Path) -> None:
+    trace = tmp_path / "trace"
+    with hard_time_limit(0.1, trace):
+        assert not was_ended(trace)
+    time.sleep(0.2)
+    assert not trace.exists()
+    assert not was_ended(trace)

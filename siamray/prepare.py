@@ -11,6 +11,7 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from dashboards.inspection import write_page
 from dashboards.inspection_text import render
@@ -35,10 +36,20 @@ def main(words: list[str]) -> None:
         return
     start = time.monotonic()
     store = prepare(config)
+    report(store, time.monotonic() - start)
+
+
+def report(store: Store, seconds: float) -> None:
+    """Prints what a store holds, and where it is.
+
+    Args:
+        store: the complete store.
+        seconds: what preparing took.
+    """
     console = Console()
-    console.print(summary(store, time.monotonic() - start))
+    console.print(summary(store, seconds))
     # Not wrapped, so that the path can be copied.
-    console.print(f"store: {store.path}", soft_wrap=True, highlight=False)
+    console.print(f"store: {store.path}", soft_wrap=True, highlight=False, markup=False)
 
 
 def inspect_exams(config: Config, words: list[str]) -> None:
@@ -103,7 +114,8 @@ def summary(store: Store, seconds: float) -> Table:
     table.add_row("images seen", str(len(manifest)))
     table.add_row("images left out", str(int((~manifest["used"]).sum())))
     for reason, count in manifest.loc[~manifest["used"], "reason"].value_counts().items():
-        table.add_row(f"  {reason}", str(count))
+        # As it is: what a reason names may stand in brackets.
+        table.add_row(Text(f"  {reason}"), str(count))
     return table
 
 

@@ -38,7 +38,7 @@ def main(words: list[str]) -> None:
     folder = Path(config.out)
     identity = checkpoint.training_identity(to_dict(config), store.fingerprint)
     if _is_done(folder, identity):
-        console.print(f"{folder} holds this run already; nothing to do", soft_wrap=True)
+        console.print(f"{folder} holds this run already; nothing to do", soft_wrap=True, markup=False)
         return
     with _progress(config.pretraining.epochs, console) as report:
         try:

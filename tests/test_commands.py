@@ -8,12 +8,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 
 from siamray.errors import UserError
 from siamray.prepare import main as siamray_prepare
+from siamray.prepare import report
 from siamray.pretrain import main as siamray_pretrain
 from siamray.sweep import main as siamray_sweep
 from siamray.sweeps import results
@@ -253,3 +255,15 @@ def test_an_output_that_cannot_be_written_is_named(tmp_path: Path) -> None:
         siamray_sweep(["ablation=soft_labels", *TINY, f"results={tmp_path / 'file'}"])
     with pytest.raises(UserError, match="/proc/siamray"):
         siamray_prepare([*TINY_PREPARATION, "store=/proc/siamray/store"])
+
+
+def test_prepare_prints_paths_and_reasons_in_brackets_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    manifest = pd.DataFrame({"used": [False], "reason": ["odd [bold]reason[/odd]"]})
+    entries = pd.DataFrame(columns=["woman_id", "exam_id", "registration_kind", "registration_dice"], dtype="str")
+    entries = entries.astype({"registration_dice": "float64"})
+    findings = pd.DataFrame({"row_min": [1.0]})
+    store = SimpleNamespace(entries=entries, manifest=manifest, findings=findings, path=Path("stores/[mine]"))
+    report(store, 1.0)  # type: ignore[arg-type]
+    printed = capsys.readouterr().out
+    assert "odd [bold]reason[/odd]" in printed
+    assert "store: stores/[mine]" in printed

@@ -1,12 +1,10 @@
 """store.py at a URL: an object store (moto's S3 server) and fsspec's memory, with the guarantees of a local store."""
 
 import json
-import logging
 import pickle
 import socket
 import subprocess
 import sys
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,6 @@ import pandas as pd
 import pytest
 from botocore.exceptions import ClientError
 from fsspec.implementations.memory import MemoryFileSystem
-from moto.server import ThreadedMotoServer
 from s3fs import S3FileSystem
 from s3fs.errors import translate_boto_error
 from upath import UPath
@@ -36,35 +33,11 @@ from siamray.data.store import (
 )
 from siamray.errors import UserError
 from siamray.files import Location, location, read_bytes, write_json, write_parquet, writing_to
+from tests.data.conftest import SECRET
 
 SHAPE = (600, 500)
 CHUNK = 64
 ODD = "a/b: 1?#_MLO"
-SECRET = "a-secret-key"
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    moto = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    moto.start()
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # it writes a line per request
-    host, port = moto.get_host_and_port()
-    yield f"http://{host}:{port}"
-    moto.stop()
-
-
-@pytest.fixture
-def s3(server: str, monkeypatch: pytest.MonkeyPatch) -> UPath:
-    """An empty prefix in a bucket; the environment says how to reach it, as a user's would."""
-    settings = {"AWS_ENDPOINT_URL": server, "AWS_ACCESS_KEY_ID": "a-key", "AWS_SECRET_ACCESS_KEY": SECRET}
-    for name, value in (settings | {"AWS_REGION": "us-east-1", "AWS_EC2_METADATA_DISABLED": "true"}).items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.delenv("AWS_PROFILE", raising=False)
-    S3FileSystem.clear_instance_cache()  # they remember the environment they were made in
-    boto3.client("s3", endpoint_url=server, region_name="us-east-1").create_bucket(Bucket="bucket")
-    place = location(f"s3://bucket/stores of/[{uuid.uuid4().hex}]")
-    assert isinstance(place, UPath)
-    return place
 
 
 @pytest.fixture

@@ -1,7 +1,5 @@
 """Observed images go in; a few pairs, prepared as preparation prepares them, come out small, with their boxes."""
 
-from collections.abc import Iterator
-from concurrent.futures import as_completed
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -16,8 +14,8 @@ from skimage.measure import approximate_polygon, find_contours
 from siamray.config import Config
 from siamray.data.entry import EntryJob, ImageRow, LeftOut, registered_pair
 from siamray.data.exams import BOX_COLUMNS
-from siamray.data.header_reading import pool, processors
 from siamray.data.observation import Observed
+from siamray.data.processes import processors, shared_out
 from siamray.data.sources import accepted
 from siamray.data.store import SIDES
 from siamray.seeds import named_seed
@@ -80,8 +78,8 @@ def contact_sheet(observed: Observed, config: Config, count: int = PAIRS, *, pro
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     bar = Progress(*columns, console=Console(stderr=True), disable=not progress, transient=True)
     task = bar.add_task("preparing pairs for the contact sheet", total=len(jobs))
-    for place, tile in _tiles(jobs, config.preparation.cpus or processors(), bar):
-        tiles[place] = tile
+    for place, made in shared_out(tile, jobs, config.preparation.cpus or processors(), bar):
+        tiles[place] = made
         bar.advance(task)
     return [tiles[place] for place in range(len(jobs))]
 
@@ -128,25 +126,6 @@ def _image_row(row: "pd.Series[Any]", findings: pd.DataFrame, accept: frozenset[
         laterality=str(row["laterality"]),
         accept=accept,
     )
-
-
-def _tiles(jobs: list[EntryJob], cpus: int, bar: Progress) -> Iterator[tuple[int, Tile]]:
-    """Yields the tiles with their places, as they are done."""
-    if cpus == 1 or len(jobs) < 2:
-        with bar:
-            for place, job in enumerate(jobs):
-                yield place, tile(job)
-        return
-    with pool(min(cpus, len(jobs))) as workers:
-        # Given out before the bar's thread starts: processes are forked while there is only one thread.
-        waiting = {workers.submit(tile, job): place for place, job in enumerate(jobs)}
-        with bar:
-            try:
-                for done in as_completed(waiting):
-                    yield waiting[done], done.result()
-            except BaseException:
-                workers.shutdown(wait=False, cancel_futures=True)
-                raise
 
 
 def tile(job: EntryJob) -> Tile:

@@ -3,10 +3,6 @@
 import csv
 import hashlib
 import json
-import multiprocessing
-import os
-import threading
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -23,6 +19,7 @@ from rich.progress import Progress
 
 from siamray.config import DataConfig, PhantomConfig
 from siamray.data.exams import EXAM_COLUMNS, FINDING_COLUMNS, VIEWS, ExamTables, tables
+from siamray.data.processes import processors, shared_out
 from siamray.data.sources.phantom_anatomy import Floats, View, Woman, imagine, render
 from siamray.errors import UserError
 from siamray.files import write_atomically, write_json
@@ -140,23 +137,10 @@ def _generate_women(root: Path, options: PhantomConfig, numbers: list[int]) -> N
     if not numbers:
         return
     plain = PhantomConfig(**_plain(options))
-    # A fork starts at once, but copies no other thread: where there are any, processes are started anew.
-    forks = "fork" in multiprocessing.get_all_start_methods() and threading.active_count() == 1
-    context = multiprocessing.get_context("fork" if forks else "spawn")
-    processes = min(
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, len(numbers)
-    )
-    with ProcessPoolExecutor(processes, mp_context=context) as pool:
-        waiting = [pool.submit(generate_woman, root, plain, number) for number in numbers]
-        with Progress(console=Console(stderr=True), transient=True) as progress:
-            task = progress.add_task("generating phantoms", total=len(waiting))
-            for done in as_completed(waiting):
-                try:
-                    done.result()
-                except BaseException:
-                    pool.shutdown(wait=False, cancel_futures=True)
-                    raise
-                progress.advance(task)
+    progress = Progress(console=Console(stderr=True), transient=True)
+    task = progress.add_task("generating phantoms", total=len(numbers))
+    for _ in shared_out(partial(generate_woman, root, plain), numbers, processors(), progress):
+        progress.advance(task)
 
 
 def generate_woman(root: Path, options: PhantomConfig, number: int) -> None:

@@ -178,7 +178,9 @@ def check(found: ExamTables) -> None:
         raise ValueError(f"excluded: image {min(both)} is among the exams too")
 
 
-def assign_splits(exams: pd.DataFrame, findings: pd.DataFrame, folds: int, fold: int, seed: int) -> "pd.Series[str]":
+def assign_splits(
+    exams: pd.DataFrame, findings: pd.DataFrame, folds: int, fold: int, seed: int, official: bool = True
+) -> "pd.Series[str]":
     """Deals women into training, validation and test, the same way whatever the order of the rows.
 
     Women with and women without a finding (of known or unknown place) are each shuffled by the seed and dealt in turn
@@ -191,6 +193,7 @@ def assign_splits(exams: pd.DataFrame, findings: pd.DataFrame, folds: int, fold:
         folds: number of folds (data.folds).
         fold: the test fold, counted from 0 (data.fold).
         seed: seed of the shuffling (data.split_seed).
+        official: whether the source's words count (data.official_split); else all women are dealt.
 
     Returns:
         The split of every woman, indexed by woman_id.
@@ -201,19 +204,21 @@ def assign_splits(exams: pd.DataFrame, findings: pd.DataFrame, folds: int, fold:
     if not 0 <= fold < folds:
         raise UserError(f"data.fold={fold} is not a fold: data.folds={folds} are counted from 0 to {folds - 1}")
     women = sorted(exams["woman_id"].unique())
-    official = {word: set(exams.loc[exams["split"] == word, "woman_id"]) for word in ("validation", "test")}
-    official["validation"] -= official["test"]
-    dealt = [woman for woman in women if woman not in official["test"]]
+    named = {
+        word: set(exams.loc[exams["split"] == word, "woman_id"] if official else ()) for word in ("validation", "test")
+    }
+    named["validation"] -= named["test"]
+    dealt = [woman for woman in women if woman not in named["test"]]
     if len(dealt) < folds:
         raise UserError(
             f"data.folds={folds} folds cannot be dealt from {len(dealt)} women; use a smaller data.folds or more women"
         )
     affected = set(exams.loc[exams["image_id"].isin(findings["image_id"]), "woman_id"])
     place = _deal(dealt, affected, folds, seed)
-    validation = official["validation"] or {w for w in dealt if place[w] == (fold + 1) % folds}
-    test = official["test"] or {w for w in dealt if place[w] == fold and w not in official["validation"]}
-    words = ["test" if w in test else "validation" if w in validation else "training" for w in women]
-    return pd.Series(words, index=pd.Index(women, name="woman_id", dtype="str"), name="split", dtype="str")
+    validation = named["validation"] or {w for w in dealt if place[w] == (fold + 1) % folds}
+    test = named["test"] or {w for w in dealt if place[w] == fold and w not in named["validation"]}
+    splits = ["test" if w in test else "validation" if w in validation else "training" for w in women]
+    return pd.Series(splits, index=pd.Index(women, name="woman_id", dtype="str"), name="split", dtype="str")
 
 
 def _deal(women: list[str], affected: set[str], folds: int, seed: int) -> dict[str, int]:

@@ -202,10 +202,9 @@ def _splits(observed: Observed, config: Config) -> tuple["pd.Series[str] | None"
     usable = observed.images[observed.images["usable"]]
     if usable.empty:
         return None, "no pair can be used, so that there is no woman to deal"
-    data = config.data
-    exams = usable if data.official_split else usable.assign(split=None)
+    options = config.data.folds, config.data.fold, config.data.split_seed, config.data.official_split
     try:
-        return assign_splits(exams, observed.findings, data.folds, data.fold, data.split_seed), None
+        return assign_splits(usable, observed.findings, *options), None
     except UserError as error:
         return None, str(error)
 

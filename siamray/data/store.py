@@ -166,9 +166,8 @@ class Store:
         """
         used = self.manifest.loc[self.manifest["used"], "image_id"]
         exams = self.exams[self.exams["image_id"].isin(used)]
-        if not config.official_split:
-            exams = exams.assign(split=None)
-        return assign_splits(exams, self.findings, config.folds, config.fold, config.split_seed)
+        options = config.folds, config.fold, config.split_seed, config.official_split
+        return assign_splits(exams, self.findings, *options)
 
     def _array(self, entry_id: str, name: str) -> "zarr.Array[Any]":
         key = (entry_id, name)

@@ -130,6 +130,14 @@ def test_the_sources_own_test_women_stay_test() -> None:
         assert 4 <= (split == "validation").sum() <= 5
 
 
+def test_where_the_sources_words_do_not_count_all_women_are_dealt() -> None:
+    found = sample(20, 5)
+    named = found.exams.assign(split="test")
+    for fold in range(4):
+        dealt = assign_splits(found.exams, found.findings, 4, fold, 0)
+        pd.testing.assert_series_equal(assign_splits(named, found.findings, 4, fold, 0, official=False), dealt)
+
+
 def test_a_fold_that_is_not_there_and_too_few_women_are_user_errors() -> None:
     found = sample(3)
     with pytest.raises(UserError, match=r"data\.fold=4"):

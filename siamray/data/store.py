@@ -203,11 +203,6 @@ def read_entry(store: Location, entry_id: str) -> dict[str, Any] | None:
     return _read_json(_entry_file(store, entry_id))
 
 
-def read_exclusion(store: Location, entry_id: str) -> dict[str, Any] | None:
-    """Reads why an entry was left out; None where it was not."""
-    return _read_json(_exclusion_file(store, entry_id))
-
-
 def known_entries(store: Location, keys: Mapping[str, str]) -> Iterator[tuple[str, dict[str, Any]]]:
     """Finds the entries that were prepared, or left out, before with the same options and inputs.
 

@@ -207,7 +207,7 @@ def _sheet(tiles: Sequence[Record]) -> str:
         f"{len(tiles)} pairs drawn at random by data.split_seed, those with a marked lesion first, about half of all, "
         "prepared as preparation will do it: left, and right mirrored and registered onto left. Boxes: solid in the "
         "left image, dashed in the right one. Dotted: the left breast's outline in both images; the right breast "
-        "should fit it."
+        "should fit it. Pairs whose quality is below preparation.registration.minimum_quality are left out."
     )
     return section(
         "Contact sheet",
@@ -226,7 +226,8 @@ def _tile(tile: Record) -> str:
     registration = tile["registration"]
     found = [f"{box['category']} {box['side']}" for box in tile["boxes"]]
     found += [f"{tile['unplaced']} without a place"] if tile["unplaced"] else []
-    words = f"{registration['kind']}, overlap {registration['dice']:.2f}, correlation {registration['correlation']:.2f}"
+    figures = {"overlap": "dice", "correlation": "correlation", "quality": "quality"}
+    words = ", ".join([registration["kind"], *(f"{word} {registration[name]:.2f}" for word, name in figures.items())])
     sides = "".join(_side(tile, side) for side in ("left", "right"))
     lesions = text(", ".join(found) or "nothing marked").replace("_", " ")
     caption = f"<figcaption>{title}: {lesions}<br>{text(words)}<br>{names}</figcaption>"

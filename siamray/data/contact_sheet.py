@@ -41,7 +41,7 @@ class Tile:
         boxes: side, category and BOX_COLUMNS in pixels of these images.
         unplaced: findings whose place is unknown, or outside the images.
         outline: edge of the left breast, polygons of (row, col) in pixels of these images: the right one should fit it.
-        registration: kind, dice, correlation, as the store's record has them.
+        registration: kind, dice, correlation and quality, as the store's record has them.
     """
 
     woman_id: str
@@ -150,7 +150,7 @@ def tile(job: EntryJob) -> Tile:
         boxes=boxes,
         unplaced=len(record["findings"]) - len(placed),
         outline=_outline(arrays["left_mask"], scale),
-        registration={name: record["registration"][name] for name in ("kind", "dice", "correlation")},
+        registration={name: record["registration"][name] for name in ("kind", "dice", "correlation", "quality")},
     )
 
 

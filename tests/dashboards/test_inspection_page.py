@@ -63,7 +63,7 @@ def tile(words: str = "plain", **changed: Any) -> dict[str, Any]:
         "boxes": [box],
         "unplaced": 2,
         "outline": [[(0.0, 0.0), (60.0, 80.0), (120.0, 0.0)]],
-        "registration": {"kind": "affine", "dice": 0.95, "correlation": 0.9},
+        "registration": {"kind": "affine", "dice": 0.95, "correlation": 0.9, "quality": 0.71},
     } | changed
 
 
@@ -111,7 +111,7 @@ def test_the_page_shows_the_whole_record_with_its_sections_in_order() -> None:
         "0.05 to 0.1, median 0.07",
         "9.8",
         "5,000 in 2.0 s: 2,500 a second",
-        "affine, overlap 0.95, correlation 0.90",
+        "affine, overlap 0.95, correlation 0.90, quality 0.71",
         "2 without a place",
         "python -m siamray.prepare data=x",
         "not for diagnosis",

@@ -1,5 +1,6 @@
 """preparation.py: exams become a complete store, once, whatever is wrong with some of them."""
 
+import os
 import shutil
 import threading
 import time
@@ -349,6 +350,22 @@ def test_a_folder_with_other_things_is_not_taken_for_a_store(config: Config, sou
     with pytest.raises(UserError, match="not empty and no store"):
         prepare(config, progress=False)
     assert [path.name for path in (tmp_path / "store").iterdir()] == ["letter.txt"]
+
+
+def test_what_killed_preparations_left_is_removed_and_nothing_of_one_that_may_be_running(
+    config: Config, source: Any, tmp_path: Path
+) -> None:
+    source(write_exams(tmp_path / "films", 1))
+    prepare(config, progress=False)
+    temporary = tmp_path / "store" / "temporary"
+    for name in ("old", "new"):
+        (temporary / f"{name} entry" / "left").mkdir(parents=True)
+        (temporary / f"{name}.trace").touch()
+    for left in temporary.glob("old*"):
+        os.utime(left, (time.time() - preparation.STALE_SECONDS - 60,) * 2)
+    source(write_exams(tmp_path / "films", 2))
+    prepare(config, progress=False)
+    assert sorted(left.name for left in temporary.iterdir()) == ["new entry", "new.trace"]
 
 
 def test_where_nothing_can_be_used_the_most_frequent_reason_is_told(

@@ -229,20 +229,36 @@ class EncoderConfig:
 class MixtureConfig:
     """The Gaussian mixture that turns pair distances into soft labels."""
 
-    components: int = option(2, "number of components; 2 = similar and different", low=2, high=5)
+    components: str = option(
+        "2",
+        "number of components: 2 = similar and different; auto = the number from 1 to 5 with the least BIC",
+        choices=("auto", "1", "2", "3", "4", "5"),
+    )
     covariance: str = option(
         "tied", "tied (one variance: posterior monotone by itself) or free (clamped monotone)", choices=("tied", "free")
     )
+    anchors: str = option(
+        "none",
+        "none, or ends: sure-similar and sure-different distances, measured every epoch, fix the ends of the mixture",
+        choices=("none", "ends"),
+    )
+    anchor_pairs: int = option(
+        512, "pairs whose sure-similar and sure-different distances are measured; 512 locate the ends to 1 %", low=16
+    )
+    prior_weight: float = option(
+        0.0, "weight of the prior that the share of abnormal pairs is expected_abnormal, in all pairs; 0 = none", low=0
+    )
     starts: int = option(5, "seeded starts of the fit; the likeliest wins", low=1)
-    iterations: int = option(100, "iterations of the fit at most", low=1)
-    tolerance: float = option(1e-4, "gain of mean log likelihood at which the fit stops", low=0)
+    iterations: int = option(1000, "iterations of the fit at most", low=1)
+    tolerance: float = option(
+        1e-6, "gain of mean log likelihood at which the fit stops; labels are then within 1e-3 of the limit", low=0
+    )
     regularization: float = option(5e-4, "added to the variances of standardized distances; DivideMix's value", low=0)
     minimum_separation: float = option(
         2.0,
         "Ashman's D between the top component and the rest below which no label is used (w=0); above 2 they are apart",
         low=0,
     )
-    sample: int = option(100_000, "distances the mixture is fitted to, drawn from all workers by seed", low=100)
 
 
 @dataclass
@@ -291,10 +307,18 @@ class PretrainingConfig:
     label_exchange: str = option(
         "peer", "whose labels train a network: peer, self or mean", choices=("peer", "self", "mean")
     )
+    label_temperature: float = option(
+        1.0, "temperature that sharpens the mixture's labels; 1 = as they are, DivideMix takes 0.5", low=0.01, high=1
+    )
     embedding: str = option(
         "unit", "unit (l2-normalised, distances in 0..2) or raw embeddings", choices=("unit", "raw")
     )
     margin: float = option(1.2, "margin m of the contrastive loss, in units of the embedding's distance", low=0)
+    soft_margin: str = option(
+        "constant",
+        "margin m(w) of the soft loss: constant, or growing with the label from 0 to m: linear, exponential, sine",
+        choices=("constant", "linear", "exponential", "sine"),
+    )
     warmup_epochs: int = option(2, "epochs with w=0 before labels are used", low=0)
     expected_abnormal: float = option(
         0.1, "expected share of abnormal pairs; labels=rank gives labels of this mean", low=0.001, high=0.5

@@ -7,6 +7,7 @@ from typing import TypeVar
 import torch
 from torch import nn
 
+from siamray.pretraining.distances import embed
 from siamray.pretraining.precision import fastest_precision
 
 Arranged = TypeVar("Arranged", torch.Tensor, nn.Module)
@@ -39,6 +40,22 @@ class Arithmetic:
         if isinstance(thing, torch.Tensor):
             return thing.contiguous(memory_format=layout)
         return thing.to(memory_format=layout)
+
+    def embeddings(self, network: nn.Module, patches: torch.Tensor, kind: str, device: torch.device) -> torch.Tensor:
+        """Embeds patches in the space in which distances are measured.
+
+        Args:
+            network: an encoder, arranged already.
+            patches: [N, 1, P, P].
+            kind: ``unit`` or ``raw``, see `embed`.
+            device: of the network.
+
+        Returns:
+            [N, D] in full precision.
+        """
+        with self.autocast(device):
+            _, embedding = network(self.arrange(patches.to(device)))
+        return embed(embedding, kind)
 
 
 def choose(name: str, encoder: nn.Module, side: int, batch: int) -> Arithmetic:

@@ -7,6 +7,8 @@ from scipy import stats
 from torch import Tensor
 from torch.nn import functional
 
+from siamray.pretraining.histogram import Histogram
+
 # Inside the square root: the gradient of a distance stays finite at 0, and the distance itself moves by at most 1e-6.
 SQUARED_EPSILON = 1e-12
 QUANTILES = (0.01, 0.05, 0.25, 0.50, 0.75, 0.95, 0.99)
@@ -123,16 +125,14 @@ def agreement(first: npt.ArrayLike, second: npt.ArrayLike) -> float:
     return float(stats.spearmanr(a, b).statistic)
 
 
-def distance_quantiles(distances: npt.ArrayLike) -> dict[str, float]:
+def distance_quantiles(counted: Histogram) -> dict[str, float]:
     """Quantiles of the raw distances; a refitted mixture is scale-free and hides a collapse, these do not.
 
     Args:
-        distances: [N].
+        counted: the distances of all workers.
 
     Returns:
         ``d_q01`` ... ``d_q99``; NaN for each where no distance is finite.
     """
-    values = np.asarray(distances, dtype=np.float64)
-    values = values[np.isfinite(values)]
-    found = np.quantile(values, QUANTILES) if len(values) else np.full(len(QUANTILES), np.nan)
+    found = counted.quantiles(QUANTILES)
     return {f"d_q{round(100 * q):02d}": float(value) for q, value in zip(QUANTILES, found, strict=True)}

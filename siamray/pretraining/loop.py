@@ -204,7 +204,7 @@ def _measure(run: _Run, epoch: int) -> Measurement:
     """Measures the pairs that the epoch counted from 0 will train on."""
     pairs = epoch_pairs(run.pairs, run.config, epoch)
     measured = measure(run.networks, pairs, run.cutter, run.side, run.config, run.worker, run.arithmetic, epoch)
-    if not np.isfinite(measured.sample).all():
+    if any(counted.dropped for counted in measured.counted):
         raise DivergedError(f"distances are no longer numbers after epoch {epoch}")
     return measured
 
@@ -216,8 +216,8 @@ def _labels(run: _Run, measured: Measurement | None, epoch: int) -> NDArray[np.f
     if epoch < method.warmup_epochs:
         return np.zeros_like(measured.own)
     made = [
-        labels.soft_labels(own, method, labels.rank_quantiles(sample) if method.labels == "rank" else fitted)
-        for own, fitted, sample in zip(measured.own, measured.mixtures, measured.sample, strict=True)
+        labels.soft_labels(own, method, counted if method.labels == "rank" else fitted)
+        for own, fitted, counted in zip(measured.own, measured.mixtures, measured.counted, strict=True)
     ]
     if len(made) == 1:
         return np.stack(made)
@@ -277,7 +277,7 @@ def total_loss(
     parts: dict[str, torch.Tensor] = {}
     loss = torch.zeros((), device=weights.device)
     for name, (left, right), distance, weight in zip(NETWORKS, halves, distances, weights, strict=False):
-        parts[f"contrastive_{name}"] = contrastive_loss(distance, weight, method.margin)
+        parts[f"contrastive_{name}"] = contrastive_loss(distance, weight, method.margin, method.soft_margin)
         parts[f"anti_collapse_{name}"] = anti_collapse(
             method.anti_collapse.kind, left, right, margin=method.margin, embedding=method.embedding,
             covariance_weight=method.anti_collapse.covariance_weight,

@@ -1,6 +1,6 @@
 """Networks and pairs go in; every worker's distances, the fitted mixtures and the collapse indicators come out."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,15 +12,17 @@ from torch import nn
 from siamray.config import Config
 from siamray.data.pairs import PairCutter, pair_batches
 from siamray.pretraining import mixture
+from siamray.pretraining.anchors import measure_anchors
 from siamray.pretraining.arithmetic import Arithmetic
 from siamray.pretraining.distances import (
     agreement,
     dimension_deviation,
     distance_quantiles,
     effective_rank,
-    embed,
     pair_distances,
 )
+from siamray.pretraining.expectation_maximisation import Anchors
+from siamray.pretraining.histogram import Histogram, Range
 from siamray.pretraining.mixture import Mixture
 from siamray.pretraining.worker import Worker
 from siamray.seeds import named_seed
@@ -30,7 +32,10 @@ from siamray.seeds import named_seed
 BLOCK_PAIRS = 64
 # Embeddings kept for the collapse indicators; their singular values need no more.
 _EMBEDDINGS_KEPT = 1024
-_BINS = 60
+# Pairs by which the two networks' ranking is compared: the error of a rank correlation is then .01.
+_PAIRS_COMPARED = 10_000
+# Of the histogram that the report shows; a divisor of BINS.
+_BINS = 64
 
 
 def own_share(pairs: int, worker: Worker) -> NDArray[np.int64]:
@@ -45,12 +50,18 @@ class Measurement:
 
     own: NDArray[np.float64]
     """[networks, own pairs]: this worker's distances."""
-    sample: NDArray[np.float64]
-    """[networks, sampled pairs]: a seeded sample over all workers, equal on all of them."""
+    counted: list[Histogram]
+    """One per network: the distances of all workers, counted; equal on all of them."""
     mixtures: list[Mixture]
     """One per network, equal on all workers."""
     indicators: list[dict[str, float]]
     """One per network: quantiles of the raw distances, embedding_deviation, effective_rank, agreement."""
+    anchors: list[Anchors] = field(default_factory=list)
+    """One per network where the mixture is anchored, else none."""
+
+    @property
+    def _no_anchors(self) -> list[None]:
+        return [None] * len(self.mixtures)
 
     def log(self) -> list[dict[str, Any]]:
         """One record per network for the epoch table."""
@@ -61,19 +72,25 @@ class Measurement:
                 "unusable_reason": fitted.reason,
                 "separation": fitted.separation,
                 "bic_gain": fitted.bic_gain,
+                "sure_similar": anchor.similar if anchor else float("nan"),
+                "sure_different": anchor.different if anchor else float("nan"),
             }
-            for indicators, fitted in zip(self.indicators, self.mixtures, strict=True)
+            for indicators, fitted, anchor in zip(
+                self.indicators, self.mixtures, self.anchors or self._no_anchors, strict=True
+            )
         ]
 
     def histograms(self) -> list[dict[str, Any]]:
         """One record per network for the table of distance histograms."""
         records = []
-        for distances, fitted in zip(self.sample, self.mixtures, strict=True):
-            counts, edges = np.histogram(distances[np.isfinite(distances)], bins=_BINS)
+        for counted, fitted in zip(self.counted, self.mixtures, strict=True):
+            low, high = counted.range.low, counted.range.high
+            # Constant distances still have a bar, of a width that can be drawn.
+            edges = np.linspace(low, high, _BINS + 1) if low < high else np.linspace(low - 0.5, low + 0.5, _BINS + 1)
             records.append(
                 {
                     "edges": edges.tolist(),
-                    "counts": counts.tolist(),
+                    "counts": counted.counts.reshape(_BINS, -1).sum(axis=1).tolist(),
                     "weights": list(map(float, fitted.weights)),
                     "means": list(map(float, fitted.means)),
                     "deviations": list(map(float, fitted.deviations)),
@@ -89,6 +106,8 @@ def measure(
 ) -> Measurement:  # fmt: skip
     """Measures an epoch's pairs in eval mode and fits one mixture per network; no worker sees all distances.
 
+    Workers tell each other the range of their distances, and then their counts in common bins.
+
     Args:
         networks: encoders; their mode is restored.
         pairs: the epoch's pairs, the same table on every worker.
@@ -97,27 +116,34 @@ def measure(
         config: the configuration.
         worker: this worker.
         arithmetic: of the forward pass.
-        epoch: seeds the sample and the mixture's starts.
+        epoch: seeds the mixture's starts.
     """
     own = own_share(len(pairs), worker)
     distances, embeddings = _forward(networks, pairs.iloc[own], cutter, side, config, worker, arithmetic)
-    sample = _shared_sample(distances, own, len(pairs), config, worker, epoch)
+    counted = _counted(distances, worker)
+    ends: list[Anchors] | list[None] = [None] * len(counted)
+    if config.pretraining.mixture.anchors == "ends":
+        ends = measure_anchors(networks, pairs, cutter, side, config, worker, arithmetic, epoch)
     fitted = [
-        mixture.fit(values, config.pretraining.mixture, named_seed(config.seed, "mixture", epoch, number) % 2**32)
-        for number, values in enumerate(sample)
-    ]
+        mixture.fit(
+            histogram, config.pretraining.mixture, named_seed(config.seed, "mixture", epoch, number) % 2**32,
+            anchor, config.pretraining.expected_abnormal,
+        )
+        for number, (histogram, anchor) in enumerate(zip(counted, ends, strict=True))
+    ]  # fmt: skip
     mixtures = worker.broadcast(fitted)
+    sample = _shared_sample(distances, own, len(pairs), config, worker, epoch)
     agree = agreement(sample[0], sample[1]) if len(sample) > 1 else float("nan")
     indicators = worker.broadcast([
         {
-            **distance_quantiles(values),
+            **distance_quantiles(histogram),
             "embedding_deviation": dimension_deviation(kept),
             "effective_rank": effective_rank(kept),
             "agreement": agree,
         }
-        for values, kept in zip(sample, embeddings, strict=True)
+        for histogram, kept in zip(counted, embeddings, strict=True)
     ])  # fmt: skip
-    return Measurement(distances, sample, mixtures, indicators)
+    return Measurement(distances, counted, mixtures, indicators, [end for end in ends if end is not None])
 
 
 def _forward(
@@ -132,11 +158,9 @@ def _forward(
     kept: list[list[torch.Tensor]] = [[] for _ in networks]
     with torch.inference_mode():
         for number, patches in enumerate(pair_batches(cutter, batches, side, None, seed=0)):
-            both = patches.transpose(0, 1).reshape(-1, 1, side, side).to(worker.device)
+            both = patches.transpose(0, 1).reshape(-1, 1, side, side)
             for index, network in enumerate(networks):
-                with arithmetic.autocast(worker.device):
-                    _, embedding = network(arithmetic.arrange(both))
-                embedded = embed(embedding, config.pretraining.embedding)
+                embedded = arithmetic.embeddings(network, both, config.pretraining.embedding, worker.device)
                 left, right = embedded.chunk(2)
                 distances[index].append(pair_distances(left, right, "raw").double().cpu().numpy())
                 if number * 2 * BLOCK_PAIRS < _EMBEDDINGS_KEPT:
@@ -145,11 +169,20 @@ def _forward(
     return np.stack([np.concatenate(parts) for parts in distances]), [torch.cat(parts) for parts in kept]
 
 
+def _counted(distances: NDArray[np.float64], worker: Worker) -> list[Histogram]:
+    """One histogram per network of the distances [networks, own pairs] of all workers, equal on all of them."""
+    ranges = worker.gather([Range.of(values) for values in distances])
+    spans = [Range.union(of_worker[network] for of_worker in ranges) for network in range(len(distances))]
+    own = [Histogram.of(values, span) for values, span in zip(distances, spans, strict=True)]
+    counts = worker.total(np.stack([np.append(part.counts, part.dropped) for part in own]))
+    return [Histogram(span, of_all[:-1], int(of_all[-1])) for span, of_all in zip(spans, counts, strict=True)]
+
+
 def _shared_sample(
     distances: NDArray[np.float64], own: NDArray[np.int64], pairs: int, config: Config, worker: Worker, epoch: int
 ) -> NDArray[np.float64]:
     """[networks, sample]: the distances of seeded positions, in order of position, collected from all workers."""
-    size = min(pairs, config.pretraining.mixture.sample)
+    size = min(pairs, _PAIRS_COMPARED)
     generator = np.random.default_rng(named_seed(config.seed, "sample", epoch))
     chosen = np.sort(generator.choice(pairs, size=size, replace=False))
     mine = np.isin(own, chosen)

@@ -1,34 +1,33 @@
-"""The mixture: a sample of pair distances in, a Gaussian mixture and its monotone posterior out.
+"""The mixture: counts of pair distances in, a Gaussian mixture and its monotone posterior out.
 
 The soft label of a pair is the posterior of the component with the highest mean (DivideMix, Li, Socher, Hoi 2020, does
 this on losses). Guards, each of them ours: the posterior is made monotone in the distance, the fit has several seeded
 starts, and a mixture that does not separate gives no labels at all.
 """
 
-import warnings
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from scipy.special import logsumexp
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.mixture import GaussianMixture
 
 from siamray.config import MixtureConfig
+from siamray.pretraining.expectation_maximisation import Anchors, Fit, Scale, likeliest
+from siamray.pretraining.histogram import CHUNK, Histogram
 
 Floats = npt.NDArray[np.float64]
 
 # Share of distances that may be NaN or infinite before none is trusted.
 TOLERATED_NOT_FINITE = 0.01
 LEAST_PER_COMPONENT = 10
-# Starts are compared on this many distances; only the likeliest is then fitted to all of them.
-STARTING_SAMPLE = 4000
+MOST_COMPONENTS = 5
+# The posterior is looked up in an evenly spaced table of this many cells where that is as exact.
+TABLE_CELLS = 1 << 16
 # The grid of the posterior: neighbouring values differ by less than this wherever doubles allow it.
 GRID_STEP = 5e-4
-CHUNK = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -79,9 +78,10 @@ class Mixture:
         if not self.usable:
             return result
         flat, out = values.reshape(-1), result.reshape(-1)
-        grid, labels = self._grid
+        table = self._table
         for start in range(0, flat.size, CHUNK):
-            out[start : start + CHUNK] = _interpolated(flat[start : start + CHUNK], grid, labels)
+            part = flat[start : start + CHUNK]
+            out[start : start + CHUNK] = _interpolated(part, *self._grid) if table is None else _looked_up(part, *table)
         return result
 
     def raw_posterior(self, distances: npt.ArrayLike) -> Floats:
@@ -170,6 +170,43 @@ class Mixture:
         downward = np.minimum.accumulate(values[: at + 1][::-1])[::-1]
         return grid, np.clip(np.concatenate([downward[:-1], upward]), 0, 1)
 
+    @cached_property
+    def _table(self) -> tuple[float, float, Floats] | None:
+        """First and last distance of an evenly spaced table of the posterior, and its values.
+
+        Looking up in it needs no search. None where the posterior is too steep for a table.
+        """
+        grid, values = self._grid
+        # Beyond the first and last change that anyone could see the posterior is held constant.
+        moving = np.flatnonzero(np.diff(values) > 1e-9)
+        if not len(moving):
+            return float(grid[0]), float(grid[-1]), np.full(2, values[0])
+        first, last = float(grid[moving[0]]), float(grid[moving[-1] + 1])
+        table = np.interp(np.linspace(first, last, TABLE_CELLS + 1), grid, values)
+        return (first, last, table) if np.diff(table).max() <= 2 * GRID_STEP else None
+
+
+def _looked_up(x: npt.NDArray[Any], first: float, last: float, table: Floats) -> Floats:
+    """Linear interpolation in an evenly spaced table, monotone to the last bit; constant beyond, 0 for NaN."""
+    place = np.clip(np.asarray(x, dtype=np.float64), first, last)
+    unknown = np.isnan(place)
+    some = bool(unknown.any())
+    if some:
+        place = np.where(unknown, first, place)
+    place -= first
+    place *= (len(table) - 1) / (last - first)
+    cell = place.astype(np.int32)
+    np.minimum(cell, len(table) - 2, out=cell)
+    place -= cell
+    upper = table[cell + 1]
+    result = table[cell]
+    place *= upper - result
+    result += place
+    np.minimum(result, upper, out=result)
+    if some:
+        result[unknown] = 0.0
+    return result
+
 
 def _interpolated(x: npt.NDArray[Any], grid: Floats, values: Floats) -> Floats:
     """Linear interpolation that is monotone to the last bit, which np.interp is not; constant beyond, 0 for NaN."""
@@ -217,125 +254,102 @@ def ashman_separation(mixture: Mixture) -> float:
     return float(np.sqrt(2) * abs(mixture.means[-1] - mean) / np.sqrt(spread)) if spread > 0 else 0.0
 
 
-def fit(distances: npt.ArrayLike, config: MixtureConfig, seed: int) -> Mixture:
-    """Fits the mixture to a sample of distances; the order of the sample and the unit of distance do not matter.
+def fit(distances: npt.ArrayLike | Histogram, config: MixtureConfig, seed: int, anchors: Anchors | None = None,
+        expected_abnormal: float = 0.1) -> Mixture:  # fmt: skip
+    """Fits the mixture to the counts of all distances; their order and their unit do not matter.
+
+    Expectation maximisation on the bins of a `Histogram`, which costs the same for a thousand distances and for ten
+    million, and gives the same mixture however many workers counted them. With ``components=auto`` the number between
+    1 and 5 with the least BIC is taken; distances of overlapping patches are not independent, so BIC tends to more
+    components than there are populations.
 
     Args:
-        distances: [n] raw distances; those that are NaN or infinite are dropped and counted.
-        config: components, covariance, starts, tolerances and the minimum separation.
+        distances: [n] raw distances, or their counts; those that are NaN or infinite are dropped and counted.
+        config: components, covariance, starts, tolerances, prior and the minimum separation.
         seed: of the starts.
+        anchors: where the mixture's ends lie, see `Anchors`; None lets the distances alone decide.
+        expected_abnormal: mean of the prior of the top component's weight, which ``prior_weight`` weighs.
 
     Returns:
         The mixture. It is not usable, with a reason and a single normal as its description, if too few distances are
-        left, too many were not finite, or all are equal; and not usable, with its fit, if the fit did not converge
-        or does not separate by ``minimum_separation``.
+        left, too many were not finite, or all are equal; and not usable, with its fit, if the fit did not converge,
+        does not separate by ``minimum_separation``, or one normal describes the distances best.
     """
-    values = np.asarray(distances, dtype=np.float64).reshape(-1)
-    finite = np.sort(values[np.isfinite(values)])
-    dropped = len(values) - len(finite)
-    if len(finite) == 0:
-        return _single(finite, dropped, "no distance is finite")
-    if dropped > TOLERATED_NOT_FINITE * len(values):
-        return _single(finite, dropped, f"{dropped} of {len(values)} distances are not finite")
-    least = LEAST_PER_COMPONENT * config.components
-    if len(finite) < least:
-        return _single(finite, dropped, f"{len(finite)} distances are fewer than {least}, 10 per component")
-    # A power of two near the largest value keeps tiny and huge distances away from under- and overflow, exactly.
-    unit = 2.0 ** np.floor(np.log2(max(float(np.abs(finite).max()), 1e-300)))
-    mean, deviation = float((finite / unit).mean()), float((finite / unit).std())
-    if deviation <= 1e-9 * max(abs(mean), 1e-9):
-        return _single(finite, dropped, "all distances are equal")
-    # Rounded, so that the unit's last bits cannot decide between two starts that are equally likely.
-    scores = np.round((finite / unit - mean) / deviation, 9)
-    model = _likeliest(scores, config, seed)
-    if model is None:
-        return _single(finite, dropped, f"no fit of {config.components} components succeeded from any start")
-    return _judged(model, scores, unit * mean, unit * deviation, dropped, config)
-
-
-def _likeliest(scores: Floats, config: MixtureConfig, seed: int) -> GaussianMixture | None:
-    """Fits from several starts (the first from k-means, the others from random points); None if all of them fail."""
-    column = scores[:, None]
-    # Evenly spaced order statistics stand for all of the sorted scores: the same distribution, in less time.
-    few = column[np.linspace(0, len(column) - 1, min(len(column), STARTING_SAMPLE)).round().astype(int)]
-    seeds = np.random.SeedSequence(seed).generate_state(config.starts)
-    options: dict[str, Any] = {
-        "n_components": config.components,
-        "covariance_type": "tied" if config.covariance == "tied" else "full",
-        "tol": config.tolerance,
-        "reg_covar": config.regularization,
-        "max_iter": config.iterations,
-    }
-    with warnings.catch_warnings():
-        # Whether the fit converged is part of the result; coinciding points only make k-means find fewer clusters.
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        best = None
-        for start, state in enumerate(seeds):
-            chosen = "kmeans" if start == 0 else "random_from_data"
-            model = _fitted(GaussianMixture(**options, init_params=chosen, random_state=int(state)), few)
-            if model is not None and (best is None or model.score(few) > best.score(few)):
-                best = model
-        if best is None or len(few) == len(column):
-            return best
-        begin = {"weights_init": best.weights_, "means_init": best.means_, "precisions_init": best.precisions_}
-        return _fitted(GaussianMixture(**options, **begin, random_state=int(seeds[0])), column)
-
-
-def _fitted(model: GaussianMixture, column: Floats) -> GaussianMixture | None:
-    """The fitted model, or None where a variance fell to 0, which can happen without regularization."""
-    try:
-        return model.fit(column)
-    except ValueError:
-        return None
-
-
-def _judged(
-    model: GaussianMixture, scores: Floats, mean: float, deviation: float, dropped: int, config: MixtureConfig
-) -> Mixture:
-    """Brings the fit back to units of distance, measures it, and decides whether its labels may be used."""
-    order = np.argsort(model.means_[:, 0], kind="stable")
-    variances = (
-        np.full(config.components, model.covariances_[0, 0])
-        if config.covariance == "tied"
-        else (model.covariances_[:, 0, 0])
+    counted = distances if isinstance(distances, Histogram) else Histogram.of(distances)
+    total = counted.count + counted.dropped
+    if counted.count == 0:
+        return _single(counted, "no distance is finite")
+    if counted.dropped > TOLERATED_NOT_FINITE * total:
+        return _single(counted, f"{counted.dropped} of {total} distances are not finite")
+    numbers = range(1, MOST_COMPONENTS + 1) if config.components == "auto" else [int(config.components)]
+    least = LEAST_PER_COMPONENT * max(2, min(numbers))
+    if counted.count < least:
+        return _single(counted, f"{counted.count} distances are fewer than {least}, 10 per component")
+    mean, deviation = counted.moments()
+    # Equal up to the rounding of float32, in which distances are computed.
+    if counted.constant or deviation <= 1e-9 * max(abs(mean), 1e-300):
+        return _single(counted, "all distances are equal")
+    if anchors is not None and not anchors.similar < anchors.different:
+        return _single(counted, "sure-different pairs are no farther apart than sure-similar ones")
+    scale = Scale(mean, deviation)
+    ends = None if anchors is None else anchors.standardized(scale)
+    tried = (
+        likeliest(counted, scale, number, config, seed, ends, expected_abnormal)
+        for number in numbers
+        if LEAST_PER_COMPONENT * number <= counted.count
     )
-    column = scores[:, None]
-    single = GaussianMixture(1, reg_covar=config.regularization).fit(column)
+    fits = [found for found in tried if found is not None]
+    if not fits:
+        return _single(counted, f"no fit of {config.components} components succeeded from any start")
+    best = min(fits, key=lambda found: found.bic(counted.count))
+    return _judged(best, counted, scale, config)
+
+
+def _judged(found: Fit, counted: Histogram, scale: Scale, config: MixtureConfig) -> Mixture:
+    """Brings the fit back to units of distance, measures it, and decides whether its labels may be used."""
+    order = np.argsort(found.means, kind="stable")
+    # One normal, fitted by its moments, with the same regularization.
+    variance = 1.0 + config.regularization
+    single = Fit(np.ones(1), np.zeros(1), np.full(1, variance), -0.5 * (np.log(2 * np.pi * variance) + 1 / variance),
+                 True, 2)  # fmt: skip
     fields: dict[str, Any] = {
-        "weights": tuple(float(value) for value in model.weights_[order]),
-        "means": tuple(float(value) for value in mean + deviation * model.means_[order, 0]),
-        "deviations": tuple(float(value) for value in deviation * np.sqrt(variances[order])),
-        "bic_gain": float(single.bic(column) - model.bic(column)),
-        "log_likelihood": float(model.score(column) - np.log(deviation)),
-        "converged": bool(model.converged_),
-        "count": len(scores),
-        "dropped": dropped,
+        "weights": tuple(float(value) for value in found.weights[order]),
+        "means": tuple(float(value) for value in scale.mean + scale.deviation * found.means[order]),
+        "deviations": tuple(float(value) for value in scale.deviation * np.sqrt(found.variances[order])),
+        "bic_gain": float(single.bic(counted.count) - found.bic(counted.count)),
+        "log_likelihood": float(found.log_likelihood - np.log(scale.deviation)),
+        "converged": found.converged,
+        "count": counted.count,
+        "dropped": counted.dropped,
     }
     draft = Mixture(**fields, separation=0.0, usable=False, reason="")
+    if len(draft.weights) == 1:
+        return replace(draft, reason="one normal describes the distances best (BIC)")
     separation = ashman_separation(draft)
     numbers = [*fields["weights"], *fields["means"], *fields["deviations"], separation, fields["log_likelihood"]]
     reason = ""
     if not np.isfinite(numbers).all():
         reason = "the fit is not finite"
-    elif not model.converged_:
+    elif not found.converged:
         reason = f"the fit did not converge in {config.iterations} iterations"
     elif separation < config.minimum_separation:
         reason = f"separation {separation:.2f} is below {config.minimum_separation:g}"
-    return Mixture(**fields, separation=separation, usable=not reason, reason=reason)
+    return replace(draft, separation=separation, usable=not reason, reason=reason)
 
 
-def _single(finite: Floats, dropped: int, reason: str) -> Mixture:
+def _single(counted: Histogram, reason: str) -> Mixture:
     """The fallback: one normal that describes the distances, never usable, with the reason."""
+    mean, deviation = counted.moments()
     return Mixture(
         weights=(1.0,),
-        means=(float(finite.mean()) if len(finite) else float("nan"),),
-        deviations=(float(finite.std()) if len(finite) else float("nan"),),
+        means=(mean,),
+        deviations=(deviation,),
         separation=0.0,
         bic_gain=0.0,
         log_likelihood=float("nan"),
         converged=False,
         usable=False,
         reason=reason,
-        count=len(finite),
-        dropped=dropped,
+        count=counted.count,
+        dropped=counted.dropped,
     )

@@ -13,8 +13,35 @@ from siamray.pretraining.distances import distance_matrix
 LEAST_SCALE = 1e-3
 
 
-def contrastive_loss(distances: Tensor, labels: Tensor, margin: float) -> Tensor:
-    """Soft-label contrastive loss, the mean over pairs of (1-w)/2 d^2 + w/2 max(0, m-d)^2.
+def soft_margin(labels: Tensor, margin: float, kind: str) -> Tensor:
+    """Margin m(w) that grows with the label, from 0 at w=0 to m at w=1 (NCR: Huang, NeurIPS 2021).
+
+    linear: m w; exponential: m (10^w - 1) / 9; sine: m (sin(pi w - pi/2) + 1) / 2; constant: m.
+
+    Args:
+        labels: [N] w in 0..1.
+        margin: m.
+        kind: ``constant``, ``linear``, ``exponential`` or ``sine``.
+
+    Returns:
+        [N].
+
+    Raises:
+        ValueError: the kind is none of them.
+    """
+    if kind == "constant":
+        return torch.full_like(labels, margin)
+    if kind == "linear":
+        return margin * labels
+    if kind == "exponential":
+        return margin * (10**labels - 1) / 9
+    if kind == "sine":
+        return margin * (torch.sin(torch.pi * labels - torch.pi / 2) + 1) / 2
+    raise ValueError(f"soft_margin must not be {kind}")
+
+
+def contrastive_loss(distances: Tensor, labels: Tensor, margin: float, kind: str = "constant") -> Tensor:
+    """Soft-label contrastive loss, the mean over pairs of (1-w)/2 d^2 + w/2 max(0, m(w)-d)^2.
 
     Hadsell, Chopra and LeCun 2006, where w is 0 or 1; 1 = different, and the hinge is squared. With w in between: ours,
     the natural reading of Van Vorst and Shen 2024.
@@ -23,9 +50,10 @@ def contrastive_loss(distances: Tensor, labels: Tensor, margin: float) -> Tensor
         distances: [N] d.
         labels: [N] w in 0..1.
         margin: m, in units of d.
+        kind: how the margin depends on the label, see `soft_margin`.
     """
     similar = distances.square()
-    different = functional.relu(margin - distances).square()
+    different = functional.relu(soft_margin(labels, margin, kind) - distances).square()
     return ((1 - labels) * similar + labels * different).mean() / 2
 
 

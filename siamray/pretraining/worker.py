@@ -3,8 +3,10 @@
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as distributed
+from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,14 @@ class Worker:
         collected: list[Any] = [None] * self.world_size
         distributed.all_gather_object(collected, value)
         return collected
+
+    def total(self, counts: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Adds up whole numbers over all workers, any shape; every worker gets the sums and none sees the parts."""
+        if self.world_size == 1:
+            return counts
+        summed = torch.from_numpy(np.ascontiguousarray(counts)).to(self.device)
+        distributed.all_reduce(summed)
+        return summed.cpu().numpy()
 
     def broadcast(self, value: Any) -> Any:
         """Hands the leading worker's value to all."""

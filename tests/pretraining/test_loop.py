@@ -125,6 +125,17 @@ def test_every_kind_of_training_ends_with_finite_logs(
     assert np.isfinite(trained[["loss", "contrastive", "anti_collapse", "d_q50", "effective_rank"]]).all(axis=None)
 
 
+def test_an_anchored_mixture_is_told_how_far_sure_pairs_lie_apart(
+    tiny_config: Config, tiny_store: Store, tmp_path: Path
+) -> None:
+    anchored = dataclasses.replace(tiny_config.pretraining.mixture, anchors="ends", components="auto", anchor_pairs=64)
+    trainer.pretrain(changed(tiny_config, mixture=anchored, soft_margin="sine"), tiny_store, tmp_path)
+    epochs = pd.read_parquet(tmp_path / "epochs.parquet")
+    assert (epochs.sure_similar > 0).all()
+    # A patch a small shift away is nearer than another woman's, even to an untrained network.
+    assert (epochs.sure_similar < epochs.sure_different).all()
+
+
 def test_labels_are_zero_in_the_warm_up_and_used_after_it(
     tiny_config: Config, tiny_store: Store, tmp_path: Path
 ) -> None:

@@ -24,7 +24,7 @@ def test_one_process_and_two_workers_fit_the_same_mixture_to_the_same_distances(
 ) -> None:
     # Without training the weights are equal by construction, so that distances, mixtures and labels must be too.
     method = dataclasses.replace(tiny_config.pretraining, epochs=1, learning_rate=0.0, pairs_per_epoch=192)
-    free = dataclasses.replace(method.mixture, minimum_separation=0.0)
+    free = dataclasses.replace(method.mixture, minimum_separation=0.0, anchors="ends", anchor_pairs=48)
     method = dataclasses.replace(method, labels="mixture", mixture=free, warmup_epochs=0, weight_decay=0.0)
     config = dataclasses.replace(tiny_config, pretraining=method)
     trainer.pretrain(config, tiny_store, tmp_path / "alone")
@@ -34,6 +34,8 @@ def test_one_process_and_two_workers_fit_the_same_mixture_to_the_same_distances(
     # The labels that trained epoch 1 come from the initial weights: their mean over all pairs must be the same.
     assert (alone.label_mean > 0).any()
     assert together.label_mean.tolist() == pytest.approx(alone.label_mean.tolist(), abs=1e-12)
+    for name in ("sure_similar", "sure_different"):
+        assert together[name].iloc[:2].tolist() == pytest.approx(alone[name].iloc[:2].tolist(), abs=1e-12)
     histograms = [pd.read_parquet(tmp_path / name / "distances.parquet") for name in ("alone", "together")]
     first, second = (table[table.epoch == 0].to_json(double_precision=15) for table in histograms)
     assert first == second

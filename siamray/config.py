@@ -289,6 +289,23 @@ class AntiCollapseConfig:
 
 
 @dataclass
+class MassesConfig:
+    """Drawn masses: a patch and the same with a mass in it are a pair that surely differs, without annotation."""
+
+    weight: float = option(
+        0.0,
+        "weight of these pairs beside the real ones, of which there are a quarter as many; 0 = none, 4 = equal",
+        low=0,
+    )
+    contrast: float = option(
+        2.0, "greatest brightness of a mass, in standard deviations of the tissue; the label is the share of it", low=0
+    )
+    least_radius_share: float = option(0.08, "least radius, as a share of the patch side", low=0.01, high=0.5)
+    greatest_radius_share: float = option(0.3, "greatest radius, as a share of the patch side", low=0.01, high=1)
+    centre_share: float = option(0.6, "middle part of the patch side in which the centres lie", low=0, high=1)
+
+
+@dataclass
 class PretrainingConfig:
     """The method: labels, loss, the two networks, and their training."""
 
@@ -313,6 +330,12 @@ class PretrainingConfig:
     embedding: str = option(
         "unit", "unit (l2-normalised, distances in 0..2) or raw embeddings", choices=("unit", "raw")
     )
+    loss: str = option(
+        "hinge",
+        "loss of a pair: hinge, (1-w)/2 d^2 + w/2 max(0, m-d)^2; or logistic, the cross-entropy of w with "
+        "sigmoid(s (d-t)), which has no margin",
+        choices=("hinge", "logistic"),
+    )
     margin: float = option(1.2, "margin m of the contrastive loss, in units of the embedding's distance", low=0)
     soft_margin: str = option(
         "constant",
@@ -324,6 +347,7 @@ class PretrainingConfig:
         0.1, "expected share of abnormal pairs; labels=rank gives labels of this mean", low=0.001, high=0.5
     )
     mixture: MixtureConfig = field(default_factory=MixtureConfig)
+    masses: MassesConfig = field(default_factory=MassesConfig)
     cross_regularization: CrossRegularizationConfig = field(default_factory=CrossRegularizationConfig)
     anti_collapse: AntiCollapseConfig = field(default_factory=AntiCollapseConfig)
     epochs: int = option(8, "number of epochs; 0 exports the untrained encoder", low=0)

@@ -11,6 +11,7 @@ from siamray.data.pairs import PairCutter, shuffle_partners
 from siamray.pretraining.arithmetic import Arithmetic
 from siamray.pretraining.distances import pair_distances
 from siamray.pretraining.expectation_maximisation import Anchors
+from siamray.pretraining.masses import draw_masses
 from siamray.pretraining.worker import Worker
 from siamray.seeds import named_seed
 
@@ -27,8 +28,8 @@ def measure_anchors(
     """Measures sure-similar and sure-different distances on seeded pairs (ours).
 
     Sure-similar: a left patch and the same left breast a small shift away, seeded. Sure-different: a left patch and the
-    right patch of another woman's pair. Every worker measures its share; the distances of all, which are few, are then
-    known to all.
+    right patch of another woman's pair; where the method draws masses, the same left patch with a mass. Every worker
+    measures its share; the distances of all, which are few, are then known to all.
 
     Args:
         networks: encoders in evaluation mode; their mode is restored.
@@ -54,7 +55,8 @@ def measure_anchors(
     with torch.inference_mode():
         for number in range(worker.rank, len(blocks), worker.world_size):
             block = blocks[number]
-            patches = _patches(cutter, anchors.iloc[block], partners.iloc[block], side)
+            generator = torch.Generator().manual_seed(named_seed(config.seed, "anchor masses", epoch, number))
+            patches = _patches(cutter, anchors.iloc[block], partners.iloc[block], side, config, generator)
             found.append((number, _distances(networks, patches, config, worker, arithmetic)))
     networks.train(was_training)
     gathered = sorted((item for items in worker.gather(found) for item in items), key=lambda item: item[0])
@@ -76,12 +78,19 @@ def _chosen(pairs: pd.DataFrame, side: int, config: Config, epoch: int) -> tuple
     return chosen, chosen.iloc[shuffle_partners(chosen, named_seed(config.seed, "anchors", epoch))]
 
 
-def _patches(cutter: PairCutter, anchors: pd.DataFrame, partners: pd.DataFrame, side: int) -> torch.Tensor:
-    """Left patches, the same shifted, and the partners' right ones: [3 n, 1, P, P]."""
+def _patches(
+    cutter: PairCutter, anchors: pd.DataFrame, partners: pd.DataFrame, side: int, config: Config,
+    generator: torch.Generator,
+) -> torch.Tensor:  # fmt: skip
+    """Left patches, the same shifted, and what surely differs from them: [3 n, 1, P, P]."""
     places = ["entry_id", "row", "col"]
     shifted = anchors[["entry_id", "shifted_row", "shifted_col"]].set_axis(places, axis=1)
-    parts = [cutter(anchors[places], side)[:, 0], cutter(shifted, side)[:, 0], cutter(partners[places], side)[:, 1]]
-    return torch.from_numpy(np.concatenate(parts)[:, None])
+    left, similar = (torch.from_numpy(cutter(table, side)[:, :1]) for table in (anchors[places], shifted))
+    if config.pretraining.masses.weight > 0:
+        different, _ = draw_masses(left, config.pretraining.masses, generator)
+    else:
+        different = torch.from_numpy(cutter(partners[places], side)[:, 1:])
+    return torch.cat([left, similar, different])
 
 
 def _distances(

@@ -22,8 +22,15 @@ from siamray.files import write_parquet
 from siamray.pretraining import checkpoint, encoder, labels
 from siamray.pretraining.arithmetic import Arithmetic, choose
 from siamray.pretraining.distances import embed, pair_distances
+from siamray.pretraining.masses import draw_masses
 from siamray.pretraining.measurement import Measurement, measure, own_share
-from siamray.pretraining.objective import anti_collapse, contrastive_loss, cross_regularization
+from siamray.pretraining.objective import (
+    LOGISTIC_START,
+    anti_collapse,
+    contrastive_loss,
+    cross_regularization,
+    logistic_loss,
+)
 from siamray.pretraining.worker import Worker
 from siamray.seeds import named_seed
 
@@ -46,7 +53,7 @@ class _Run:
     pairs: pd.DataFrame
     cutter: PairCutter
     side: int
-    networks: nn.ModuleList
+    siamese: "_Siamese"
     model: nn.Module
     optimizer: torch.optim.Optimizer
     scheduler: torch.optim.lr_scheduler.LRScheduler
@@ -55,6 +62,10 @@ class _Run:
     steps: int
     epochs: list[dict[str, Any]]
     histograms: list[dict[str, Any]]
+
+    @property
+    def networks(self) -> nn.ModuleList:
+        return self.siamese.networks
 
 
 def train(config: Config, store: Store, folder: Path, worker: Worker, report: Report) -> None:
@@ -127,12 +138,12 @@ def _set_up(config: Config, store: Store, folder: Path, worker: Worker) -> _Run:
         encoder.build(config.encoder, named_seed(config.seed, "network", name), side) for name in names
     ).to(worker.device)
     arithmetic = worker.broadcast(choose(method.precision, networks[0], side, 2 * method.batch_pairs))
-    networks = arithmetic.arrange(networks)
+    siamese = _Siamese(arithmetic.arrange(networks), method).to(worker.device)
     pairs = training_pairs(config, store)
     batch, steps = _batches(len(epoch_pairs(pairs, config, 0)), method, worker)
     # Fused: one pass over the weights instead of one per operation, which small batches would notice.
     optimizer = torch.optim.AdamW(
-        networks.parameters(), lr=method.learning_rate, weight_decay=method.weight_decay, fused=True
+        siamese.parameters(), lr=method.learning_rate, weight_decay=method.weight_decay, fused=True
     )
     return _Run(
         config=config,
@@ -142,8 +153,8 @@ def _set_up(config: Config, store: Store, folder: Path, worker: Worker) -> _Run:
         pairs=pairs,
         cutter=PairCutter(store, config.pairs),
         side=side,
-        networks=networks,
-        model=_distributed(_Siamese(networks), method, worker),
+        siamese=siamese,
+        model=_distributed(siamese, method, worker),
         optimizer=optimizer,
         scheduler=_schedule(optimizer, method, max(1, method.epochs * steps)),
         arithmetic=arithmetic,
@@ -157,13 +168,15 @@ def _set_up(config: Config, store: Store, folder: Path, worker: Worker) -> _Run:
 class _Siamese(nn.Module):
     """All networks on both sides of a batch, as one module, so that DDP reduces their gradients together."""
 
-    def __init__(self, networks: nn.ModuleList) -> None:
+    def __init__(self, networks: nn.ModuleList, method: PretrainingConfig) -> None:
         super().__init__()
         self.networks = networks
+        start = torch.tensor([LOGISTIC_START] * len(networks))
+        self.logistic = nn.Parameter(start) if method.loss == "logistic" else None
 
-    def forward(self, both: torch.Tensor) -> list[torch.Tensor]:
-        """[2B, 1, P, P], lefts before rights -> one embedding [2B, D] per network."""
-        return [network(both)[1] for network in self.networks]
+    def forward(self, patches: torch.Tensor) -> tuple[list[torch.Tensor], torch.Tensor | None]:
+        """[M, 1, P, P] -> one embedding [M, D] per network; [networks, 2] of the logistic loss, or None."""
+        return [network(patches)[1] for network in self.networks], self.logistic
 
 
 def _distributed(model: nn.Module, method: PretrainingConfig, worker: Worker) -> nn.Module:
@@ -236,17 +249,21 @@ def _train_epoch(run: _Run, epoch: int, weights: NDArray[np.float64]) -> dict[st
     # Layers with randomness of their own (dropout, drop path) draw from the global generator.
     torch.manual_seed(named_seed(config.seed, "layers", epoch, worker.rank))
     seed = named_seed(config.seed, "augmentation", epoch, worker.rank)
+    drawn = torch.Generator().manual_seed(named_seed(config.seed, "masses", epoch, worker.rank))
     total: dict[str, torch.Tensor] = {}
     run.model.train()
     for positions, patches in zip(
         order, pair_batches(run.cutter, batches, run.side, config.pairs.augmentation, seed), strict=True
     ):
-        both = patches.transpose(0, 1).reshape(-1, 1, run.side, run.side).to(worker.device)
+        both, strengths = patches.transpose(0, 1).reshape(-1, 1, run.side, run.side), None
+        if config.pretraining.masses.weight > 0:
+            changed, strengths = draw_masses(both, config.pretraining.masses, drawn)
+            both, strengths = torch.cat([both, changed]), strengths.to(worker.device)
         run.optimizer.zero_grad(set_to_none=True)
         with run.arithmetic.autocast(worker.device):
-            embeddings = run.model(run.arithmetic.arrange(both))
+            embeddings, logistic = run.model(run.arithmetic.arrange(both.to(worker.device)))
         wanted = torch.from_numpy(weights[:, positions]).float().to(worker.device)
-        loss, parts = total_loss(embeddings, wanted, config.pretraining)
+        loss, parts = total_loss(embeddings, wanted, config.pretraining, logistic, strengths)
         if not torch.isfinite(loss):
             raise DivergedError(f"the loss is no longer a number in epoch {epoch + 1}")
         loss.backward()  # type: ignore[no-untyped-call]
@@ -259,30 +276,43 @@ def _train_epoch(run: _Run, epoch: int, weights: NDArray[np.float64]) -> dict[st
 
 
 def total_loss(
-    embeddings: list[torch.Tensor], weights: torch.Tensor, method: PretrainingConfig
-) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """Adds up the objective over the networks: soft contrastive loss, anti-collapse term, cross-regularization.
+    embeddings: list[torch.Tensor], weights: torch.Tensor, method: PretrainingConfig,
+    logistic: torch.Tensor | None = None, strengths: torch.Tensor | None = None,
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:  # fmt: skip
+    """Adds up the objective over the networks: real pairs, sure pairs, anti-collapse term, cross-regularization.
 
     Args:
-        embeddings: per network [2B, D], the B left embeddings before the B right ones.
+        embeddings: per network [2B, D], the B left embeddings before the B right ones; with drawn masses [4B, D], the
+            changed patches behind them in the same order.
         weights: [networks, B] soft labels, 1 = different.
         method: kinds and weights of the terms.
+        logistic: [networks, 2] slope and threshold of loss=logistic.
+        strengths: [2B] of the drawn masses, None without. Each changed patch makes two sure pairs of this label, with
+            its unchanged self and with the other side.
 
     Returns:
-        The loss to minimise, and its terms as contrastive_A, anti_collapse_A, ..., cross, loss.
+        The loss to minimise, and its terms as contrastive_A, sure_A, anti_collapse_A, ..., cross, loss.
     """
-    halves = [embed(embedding, method.embedding).chunk(2) for embedding in embeddings]
+    pairs = weights.shape[1]
+    embedded = [embed(embedding, method.embedding) for embedding in embeddings]
+    halves = [(of_all[:pairs], of_all[pairs : 2 * pairs]) for of_all in embedded]
     # Embedded already, so their plain distance is meant.
     distances = [pair_distances(left, right, "raw") for left, right in halves]
     parts: dict[str, torch.Tensor] = {}
     loss = torch.zeros((), device=weights.device)
-    for name, (left, right), distance, weight in zip(NETWORKS, halves, distances, weights, strict=False):
-        parts[f"contrastive_{name}"] = contrastive_loss(distance, weight, method.margin, method.soft_margin)
+    for number, (name, (left, right)) in enumerate(zip(NETWORKS, halves, strict=False)):
+        scale = None if logistic is None else logistic[number]
+        parts[f"contrastive_{name}"] = _pair_loss(distances[number], weights[number], method, scale)
         parts[f"anti_collapse_{name}"] = anti_collapse(
             method.anti_collapse.kind, left, right, margin=method.margin, embedding=method.embedding,
             covariance_weight=method.anti_collapse.covariance_weight,
         )  # fmt: skip
         loss = loss + parts[f"contrastive_{name}"] + method.anti_collapse.weight * parts[f"anti_collapse_{name}"]
+        if strengths is not None:
+            changed = embedded[number][2 * pairs :].repeat(2, 1)
+            apart = pair_distances(torch.cat([left, right, right, left]), changed, "raw")
+            parts[f"sure_{name}"] = _pair_loss(apart, strengths.repeat(2), method, scale)
+            loss = loss + method.masses.weight * parts[f"sure_{name}"]
     parts["cross"] = torch.zeros((), device=weights.device)
     if len(halves) == 2:
         parts["cross"] = cross_regularization(
@@ -291,6 +321,14 @@ def total_loss(
         loss = loss + method.cross_regularization.weight * parts["cross"]
     parts["loss"] = loss
     return loss, parts
+
+
+def _pair_loss(
+    distances: torch.Tensor, labels: torch.Tensor, method: PretrainingConfig, logistic: torch.Tensor | None
+) -> torch.Tensor:
+    if logistic is not None:
+        return logistic_loss(distances, labels, logistic)
+    return contrastive_loss(distances, labels, method.margin, method.soft_margin)
 
 
 def _log(
@@ -308,6 +346,7 @@ def _log(
                 "network": name,
                 "loss": losses.get("loss", float("nan")),
                 "contrastive": losses.get(f"contrastive_{name}", float("nan")),
+                "sure": losses.get(f"sure_{name}", float("nan")),
                 "cross": losses.get("cross", float("nan")),
                 "anti_collapse": losses.get(f"anti_collapse_{name}", float("nan")),
                 "label_mean": float(label_mean),
@@ -333,7 +372,7 @@ def _save(run: _Run, epoch: int) -> None:
             "identity": run.identity,
             "epoch": epoch,
             "arithmetic": run.arithmetic.name,
-            "networks": run.networks.state_dict(),
+            "siamese": run.siamese.state_dict(),
             "optimizer": run.optimizer.state_dict(),
             "scheduler": run.scheduler.state_dict(),
             "epochs": run.epochs,
@@ -348,7 +387,7 @@ def _resume(run: _Run) -> int:
     if state is None:
         return 0
     run.arithmetic = Arithmetic.named(state["arithmetic"])
-    run.networks.load_state_dict(state["networks"])
+    run.siamese.load_state_dict(state["siamese"])
     run.optimizer.load_state_dict(state["optimizer"])
     run.scheduler.load_state_dict(state["scheduler"])
     run.epochs, run.histograms = state["epochs"], state["histograms"]

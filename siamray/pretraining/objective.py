@@ -11,6 +11,9 @@ from siamray.pretraining.distances import distance_matrix
 
 # Least scale distances are divided by, so that a collapsed batch gives finite and moderate gradients.
 LEAST_SCALE = 1e-3
+# Where slope and threshold of the logistic loss start: unit embeddings of untrained networks lie below distance 1.
+LOGISTIC_GAIN = 3.0
+LOGISTIC_START = (1.5, 1.0)
 
 
 def soft_margin(labels: Tensor, margin: float, kind: str) -> Tensor:
@@ -55,6 +58,21 @@ def contrastive_loss(distances: Tensor, labels: Tensor, margin: float, kind: str
     similar = distances.square()
     different = functional.relu(soft_margin(labels, margin, kind) - distances).square()
     return ((1 - labels) * similar + labels * different).mean() / 2
+
+
+def logistic_loss(distances: Tensor, labels: Tensor, logistic: Tensor) -> Tensor:
+    """Cross-entropy of P(different | d) = sigmoid(s (d - t)) with the soft labels, the mean over pairs (ours).
+
+    As in logistic regression on the distance, slope s = 3 softplus(a) and threshold t = |b| are trained. Unlike the
+    hinge, every pair keeps pulling until its probability is its label.
+
+    Args:
+        distances: [N] d.
+        labels: [N] w in 0..1, 1 = different.
+        logistic: [2] a and b.
+    """
+    scores = LOGISTIC_GAIN * functional.softplus(logistic[0]) * (distances - logistic[1].abs())
+    return functional.binary_cross_entropy_with_logits(scores, labels)
 
 
 def symmetric_kl(scores_a: Tensor, scores_b: Tensor) -> Tensor:

@@ -44,7 +44,8 @@ def estimate(trial: Trial, store: Store | None, known: dict[tuple[str, int], flo
     key = (config.encoder.backbone, patch_side(config))
     if key not in known:
         known[key] = seconds_per_image(config)
-    images = pairs * 2 * (2 if method.dual else 1)
+    # Beside every patch the same with a drawn mass.
+    images = pairs * 2 * (2 if method.dual else 1) * (2 if method.masses.weight > 0 else 1)
     seconds = known[key] * images * (method.epochs * (1 + _FORWARD_SHARE) + _FORWARD_SHARE)
     return Cost(seconds, f"{pairs} pairs an epoch, {1 / known[key]:.0f} images/s timed here")
 

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
-from siamray.config import Config
+from siamray.config import Config, MassesConfig
 from siamray.data.store import Store
 from siamray.errors import UserError
 from siamray.pretraining import checkpoint, encoder, loop, trainer
@@ -40,10 +40,11 @@ def test_pretraining_sees_training_women_only(tiny_config: Config, tiny_store: S
     assert {split[woman] for woman in pairs.woman_id} == {"training"}
 
 
+@pytest.mark.parametrize("method", [{}, {"loss": "logistic", "masses": MassesConfig(weight=4.0)}], ids=["", "masses"])
 def test_a_run_killed_after_an_epoch_ends_with_the_numbers_of_an_undisturbed_one(
-    tiny_config: Config, tiny_store: Store, tmp_path: Path
+    tiny_config: Config, tiny_store: Store, tmp_path: Path, method: dict[str, Any]
 ) -> None:
-    config = changed(tiny_config, epochs=3)
+    config = changed(tiny_config, epochs=3, **method)
     trainer.pretrain(config, tiny_store, tmp_path / "whole")
 
     def kill(record: dict[str, Any]) -> None:
@@ -111,6 +112,7 @@ def test_no_epochs_export_the_untrained_encoder_and_its_distances(
         {"labels": "hard", "partners": "shuffled"},
         {"labels": "rank", "label_exchange": "mean", "embedding": "raw"},
         {"labels": "none", "dual": False},
+        {"loss": "logistic", "masses": MassesConfig(weight=4.0)},
         {"schedule": "cosine", "pairs_per_epoch": None, "batch_pairs": 64, "epochs": 1},
     ],
     ids=lambda method: "-".join(map(str, method.values())),
@@ -190,6 +192,29 @@ def test_the_loss_is_the_weighted_sum_of_its_documented_terms(tiny_config: Confi
     )
     torch.testing.assert_close(loss, expected)
     assert set(parts) == {"contrastive_A", "contrastive_B", "anti_collapse_A", "anti_collapse_B", "cross", "loss"}
+
+
+def test_sure_pairs_are_each_changed_patch_with_itself_and_with_the_other_side(tiny_config: Config) -> None:
+    method = dataclasses.replace(tiny_config.pretraining, loss="logistic", masses=MassesConfig(weight=4.0))
+    generator = torch.Generator().manual_seed(0)
+    lefts, rights, changed_lefts, changed_rights = torch.randn((4, 5, 8), generator=generator)
+    strengths = torch.rand(10, generator=generator)
+    logistic = torch.tensor([[0.7, 0.9]])
+    embedding = torch.cat([lefts, rights, changed_lefts, changed_rights])
+    loss, parts = total_loss([embedding], torch.zeros(1, 5), method, logistic, strengths)
+    terms = []
+    for pair in range(5):
+        for changed, others, strength in (
+            (changed_lefts[pair], (lefts[pair], rights[pair]), strengths[pair]),
+            (changed_rights[pair], (rights[pair], lefts[pair]), strengths[5 + pair]),
+        ):
+            for other in others:
+                d = pair_distances(other[None], changed[None])[0]
+                p = torch.sigmoid(3 * torch.log1p(torch.exp(torch.tensor(0.7))) * (d - 0.9))
+                terms.append(-(strength * p.log() + (1 - strength) * (1 - p).log()))
+    torch.testing.assert_close(parts["sure_A"], torch.stack(terms).mean())
+    expected = parts["contrastive_A"] + 4 * parts["sure_A"] + method.anti_collapse.weight * parts["anti_collapse_A"]
+    torch.testing.assert_close(loss, expected)
 
 
 def test_bfloat16_trains_too(tiny_config: Config, tiny_store: Store, tmp_path: Path) -> None:

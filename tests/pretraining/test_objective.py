@@ -18,6 +18,7 @@ from siamray.pretraining.objective import (
     distance_consistency,
     negatives,
     relational,
+    soft_margin,
     standardized,
     symmetric_kl,
     variance_covariance,
@@ -241,3 +242,23 @@ def test_terms_are_the_same_under_autocast():
     with torch.autocast("cpu", torch.bfloat16):
         inside = terms()
     assert inside == terms()
+
+
+def test_the_soft_margin_grows_with_the_label_to_the_whole_margin():
+    labels = torch.linspace(0, 1, 11)
+    for kind in ("linear", "exponential", "sine"):
+        margins = soft_margin(labels, 1.2, kind)
+        assert margins[0].item() == pytest.approx(0, abs=1e-6)
+        assert margins[-1].item() == pytest.approx(1.2)
+        assert (margins.diff() > 0).all()
+    assert (soft_margin(labels, 1.2, "constant") == 1.2).all()
+    with pytest.raises(ValueError, match="soft_margin"):
+        soft_margin(labels, 1.2, "square")
+
+
+def test_the_soft_margin_enters_the_loss():
+    distances, labels = torch.tensor([0.2, 0.9]), torch.tensor([0.5, 0.25])
+    expected = sum(
+        (1 - w) * d**2 / 2 + w * max(0.0, 1.2 * w - d) ** 2 / 2 for d, w in ((0.2, 0.5), (0.9, 0.25))
+    ) / 2  # fmt: skip
+    assert contrastive_loss(distances, labels, 1.2, "linear").item() == pytest.approx(expected)

@@ -25,11 +25,11 @@ import numpy.typing as npt
 import pandas as pd
 import zarr
 from upath import UPath
-from zarr.codecs import BloscCodec, BloscShuffle
 from zarr.storage import FsspecStore
 
 from siamray.config import DataConfig
 from siamray.data.exams import assign_splits
+from siamray.data.shard import write_array, write_group
 from siamray.errors import UserError
 from siamray.files import Location, location, reaching, read_bytes, send, write_json, writing_to, written_aside
 
@@ -261,25 +261,11 @@ def write_entry(
 
 
 def _write_group(folder: Path, arrays: Mapping[str, npt.NDArray[Any]], record: Mapping[str, Any], chunk: int) -> None:
-    group = zarr.open_group(folder, mode="w", zarr_format=3)
+    write_group(folder)
     for name, values in arrays.items():
-        _write_array(group, name, values, chunk)
-    write_json(folder / "entry.json", dict(record))
-
-
-def _write_array(group: zarr.Group, name: str, values: npt.NDArray[Any], chunk: int) -> None:
-    rows, cols = (max(1, -(-size // chunk)) * chunk for size in values.shape)
-    array = group.create_array(
-        name,
-        shape=values.shape,
-        dtype=values.dtype,
-        chunks=(chunk, chunk),
         # A file per chunk would be millions of files for a large data set.
-        shards=(rows, cols),
-        compressors=BloscCodec(cname="zstd", clevel=3, shuffle=BloscShuffle.bitshuffle),
-        fill_value=0,
-    )
-    array[:] = values
+        write_array(folder / name, values, chunk)
+    write_json(folder / "entry.json", dict(record))
 
 
 @contextmanager

@@ -171,7 +171,7 @@ def test_a_full_or_read_only_disk_is_named_and_leaves_nothing(
     def refused(*_: Any) -> None:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(stores, "_write_array", refused)
+    monkeypatch.setattr(stores, "write_array", refused)
     with pytest.raises(UserError, match=words) as caught:
         write_entry(tmp_path, "w_MLO", arrays(), {"key": "k"}, 64)
     assert str(tmp_path) in str(caught.value)

@@ -114,7 +114,7 @@ def _value_cases() -> Iterator[Case]:
     yield bad("three samples.dcm", plain(SamplesPerPixel=3), "colour")
     yield bad("two frames.dcm", plain(NumberOfFrames=2), "several frames")
     yield fine("no frames.dcm", plain(NumberOfFrames=0))
-    yield bad("frames abc.dcm", replaced(plain(NumberOfFrames=4444), b"4444", b"abc "), "damaged")
+    yield bad("frames abc.dcm", replaced(plain(NumberOfFrames=4444), b"IS\x04\x004444", b"IS\x04\x00abc "), "damaged")
     yield bad("Rows as text.dcm", replaced(plain(), b"\x28\x00\x10\x00US\x02\x00", b"\x28\x00\x10\x00LO\x02\x00"), ".")
     yield bad("pixels as SS.dcm", replaced(plain(), b"\xe0\x7f\x10\x00OW", b"\xe0\x7f\x10\x00SS"), "OB nor OW|damaged")
     for name, value in (("no", None), ("zero", [0, 0]), ("negative", [-0.1, -0.1]), ("one", 0.1)):
@@ -124,15 +124,15 @@ def _value_cases() -> Iterator[Case]:
     for value in (0, -4096, 0.5):
         yield bad(f"window width {value}.dcm", plain(WindowWidth=value), "window width")
     for value in (b"nan ", b"inf "):
-        data = replaced(plain(WindowWidth=4444), b"4444", value)
+        data = _number_replaced(plain(WindowWidth=4444), value)
         yield bad(f"window width {value.decode().strip()}.dcm", data, "window width|damaged")
-    yield bad("window width abc.dcm", replaced(plain(WindowWidth=4444), b"4444", b"abc "), "damaged")
+    yield bad("window width abc.dcm", _number_replaced(plain(WindowWidth=4444), b"abc "), "damaged")
     stretched = (PICTURE - PICTURE.min()) / float(PICTURE.max() - PICTURE.min())
     yield fine("no window centre.dcm", plain(WindowCenter=None), stretched)
     yield fine("a second window centre alone.dcm", plain(WindowCenter=[2048, 7]))
     yield bad("an unknown window function.dcm", plain(VOILUTFunction="CUBIC"), "VOILUTFunction")
     for value in (b"nan ", b"inf ", b"abc "):
-        data = replaced(plain(RescaleSlope=4444, RescaleIntercept=0), b"4444", value)
+        data = _number_replaced(plain(RescaleSlope=4444, RescaleIntercept=0), value)
         yield bad(f"slope {value.decode().strip()}.dcm", data, "Rescale|damaged")
     yield bad("slope 0.dcm", plain(RescaleSlope=0, RescaleIntercept=0), "RescaleSlope")
     negative = plain(RescaleSlope=-1, RescaleIntercept=4095)
@@ -207,6 +207,11 @@ def _kind_cases() -> Iterator[Case]:
     length = 12 + struct.unpack("<I", whole[140:144])[0] + 132
     yield fine("without preamble and meta header.dcm", whole[length:])
     yield bad("without preamble and meta header", whole[length:], "neither DICOM")
+
+
+def _number_replaced(whole: bytes, value: bytes) -> bytes:
+    """Puts four other bytes for the decimal string 4444.0, whose digits unique identifiers may hold as well."""
+    return replaced(whole, b"DS\x06\x004444.0", b"DS\x06\x00" + value + b"  ")
 
 
 def _longer(whole: bytes, more: int) -> bytes:

@@ -11,6 +11,7 @@ from skimage.filters import threshold_otsu
 from skimage.measure import label, regionprops
 
 from siamray.data.film import View, background_level, is_inverted, reduced, stretched
+from siamray.data.image import Blocks, Lazy
 
 Floats = npt.NDArray[np.float32]
 Bools = npt.NDArray[np.bool_]
@@ -44,12 +45,24 @@ class Breast:
     """What was found in an image.
 
     Attributes:
-        mask: True where the breast is (rows, cols); all False where there is none.
+        blocks: True where the breast is, by blocks of the image's pixels; all False where there is none.
+        greys: mean grey of each block, padding left out (rows, cols of blocks).
+        padding: pixels that show nothing, where blocks of the breast hold any; they are no breast. Else None.
         inverted: whether the background is bright and the breast dark, so that the greys must not be used as they are.
     """
 
-    mask: Bools
+    blocks: Blocks
+    greys: Floats
+    padding: Lazy | None
     inverted: bool
+
+    @property
+    def mask(self) -> Bools:
+        """True where the breast is, pixel by pixel (rows, cols)."""
+        mask = _enlarged(self.blocks)
+        if self.padding is not None:
+            mask &= ~np.asarray(self.padding[:, :])
+        return mask
 
 
 @dataclass(frozen=True)
@@ -65,7 +78,7 @@ class Orientation:
     certainty: float
 
 
-def find_breast(pixels: Floats, padding: Bools | None = None) -> Breast:
+def find_breast(pixels: Lazy, padding: Lazy | None = None) -> Breast:
     """Finds the breast, pectoral muscle included, and leaves out background, labels, markers, frames and film edges.
 
     The background is what the image's edge shows that is dark and even; its level may slope. What is clearly brighter
@@ -80,16 +93,18 @@ def find_breast(pixels: Floats, padding: Bools | None = None) -> Breast:
         The mask, and whether the image looks inverted; then the mask is sought in its negative.
     """
     shape = pixels.shape[0], pixels.shape[1]
-    small, seen, block = reduced(pixels, padding)
-    view = stretched(small, seen)
+    greys, share, edge = reduced(pixels, padding)
+    view = stretched(greys, np.asarray(share > 0.5))
     if view is None:
-        return Breast(np.zeros(shape, dtype=bool), False)
+        return Breast(Blocks(np.zeros(greys.shape, dtype=bool), edge, shape), greys, None, False)
     inverted = is_inverted(view)
+    small = greys
     if inverted:
         view = replace(view, values=np.where(view.seen, 1 - view.values, 0).astype(np.float32))
         small = float(small.max()) - small
-    mask = _enlarged(_breast(view, small), shape, block)
-    return Breast(mask if padding is None else mask & ~padding, inverted)
+    mask = _breast(view, small)
+    touched = padding is not None and bool((share[mask] < 1).any())
+    return Breast(Blocks(mask, edge, shape), greys, padding if touched else None, inverted)
 
 
 def _breast(view: View, small: Floats) -> Bools:
@@ -233,14 +248,15 @@ def _without_tails(mask: Bools, longer: int) -> Bools:
     return trimmed
 
 
-def _enlarged(mask: Bools, shape: tuple[int, int], block: int) -> Bools:
+def _enlarged(mask: Blocks) -> Bools:
     """Brings a mask of blocks back to pixels; its outline is interpolated between the blocks."""
-    if block == 1:
-        return mask
+    if mask.edge == 1:
+        return np.array(mask.values)
     # Eight bits a pixel, and no other copy: the image may have 64 megapixels.
-    picture = Image.fromarray(mask.astype(np.uint8) * np.uint8(255))
-    box = (0, 0, shape[1] / block, shape[0] / block)
-    return np.asarray(picture.resize((shape[1], shape[0]), Image.Resampling.BILINEAR, box=box)) > 127
+    picture = Image.fromarray(mask.values.astype(np.uint8) * np.uint8(255))
+    rows, cols = mask.shape
+    box = (0, 0, cols / mask.edge, rows / mask.edge)
+    return np.asarray(picture.resize((cols, rows), Image.Resampling.BILINEAR, box=box)) > 127
 
 
 def orientation(mask: Bools, pixels: Floats) -> Orientation:
@@ -282,7 +298,7 @@ def _mean_inside(mask: Bools, pixels: Floats, rows: slice, cols: slice) -> float
     return float(pixels[rows, cols][inside].mean()) if inside.any() else 0.0
 
 
-def crop_box(mask: Bools, margin_pixels: int, mirrored: bool = False) -> tuple[int, int, int, int]:
+def crop_box(mask: Bools | Blocks, margin_pixels: int, mirrored: bool = False) -> tuple[int, int, int, int]:
     """Returns the mask's bounding box with a margin, within the image; no margin at the left, the chest wall.
 
     Args:
@@ -291,14 +307,13 @@ def crop_box(mask: Bools, margin_pixels: int, mirrored: bool = False) -> tuple[i
         mirrored: whether to mirror the mask first, as its chest wall is at the right.
 
     Returns:
-        row_min, col_min, row_max, col_max; the maxima are exclusive.
+        row_min, col_min, row_max, col_max in pixels of the original; the maxima are exclusive.
     """
-    rows, cols = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    blocks = mask if isinstance(mask, Blocks) else Blocks(mask, 1, (mask.shape[0], mask.shape[1]))
+    height, width = blocks.shape
+    rows, cols = (np.flatnonzero(blocks.values.any(axis=axis)) for axis in (1, 0))
+    top, bottom = int(rows[0]) * blocks.edge, min(height, (int(rows[-1]) + 1) * blocks.edge)
+    left, right = int(cols[0]) * blocks.edge, min(width, (int(cols[-1]) + 1) * blocks.edge)
     if mirrored:
-        cols = mask.shape[1] - 1 - cols[::-1]
-    return (
-        max(0, int(rows[0]) - margin_pixels),
-        int(cols[0]),
-        min(mask.shape[0], int(rows[-1]) + 1 + margin_pixels),
-        min(mask.shape[1], int(cols[-1]) + 1 + margin_pixels),
-    )
+        left, right = width - right, width - left
+    return max(0, top - margin_pixels), left, min(height, bottom + margin_pixels), min(width, right + margin_pixels)

@@ -7,6 +7,8 @@ import numpy.typing as npt
 from scipy import ndimage
 from skimage.filters import threshold_otsu
 
+from siamray.data.image import STRIP_ROWS, Lazy
+
 Doubles = npt.NDArray[np.float64]
 Floats = npt.NDArray[np.float32]
 Bools = npt.NDArray[np.bool_]
@@ -49,25 +51,39 @@ class View:
     dark_frame: bool
 
 
-def reduced(pixels: Floats, padding: Bools | None) -> tuple[Floats, Bools, int]:
-    """Returns block means over what is no padding, where at least half of a block is none, and the blocks' edge."""
+def reduced(pixels: Lazy, padding: Lazy | None) -> tuple[Floats, Floats, int]:
+    """Reduces an image to about the working size.
+
+    Args:
+        pixels: grey values (rows, cols).
+        padding: True where a pixel shows nothing (rows, cols), or None.
+
+    Returns:
+        Means of square blocks over what is no padding, the share of each block that is none, and the blocks' edge.
+    """
     block = max(1, round(max(pixels.shape) / WORKING_PIXELS))
     rows, cols = np.arange(0, pixels.shape[0], block), np.arange(0, pixels.shape[1], block)
-    padded = padding is not None and bool(padding.any())
     sums = np.empty((rows.size, cols.size), dtype=np.float32)
-    counts = np.empty_like(sums)
-    widths = np.diff(np.append(cols, pixels.shape[1])).astype(np.float32)
-    # Row by row of blocks: no copy of the whole image is made, however large it is.
-    for index, row in enumerate(rows):
-        strip = pixels[row : row + block]
-        counts[index] = widths * strip.shape[0]
-        if padded and padding is not None:
-            there = ~padding[row : row + block]
-            strip = np.where(there, strip, 0)
-            counts[index] = np.add.reduceat(there.sum(axis=0), cols)
-        sums[index] = np.add.reduceat(strip.sum(axis=0, dtype=np.float32), cols)
-    seen = np.asarray(counts > 0.5 * widths * min(block, pixels.shape[0]), dtype=np.bool_)
-    return np.asarray(sums / np.maximum(counts, 1), dtype=np.float32), seen, block
+    heights, widths = (
+        np.diff(np.append(starts, size)) for starts, size in zip((rows, cols), pixels.shape, strict=True)
+    )
+    areas = (heights[:, None] * widths).astype(np.float32)
+    counts = areas.copy()
+    # Some rows of blocks at a time: no copy of the whole image is made, however large it is.
+    step = max(1, STRIP_ROWS // block)
+    for start in range(0, rows.size, step):
+        some = slice(start, start + step)
+        strip = slice(start * block, (start + step) * block)
+        starts = rows[some] - rows[start]
+        greys = np.asarray(pixels[strip, :], dtype=np.float32)
+        if padding is not None and (padded := padding[strip, :]).any():
+            greys = np.where(padded, np.float32(0), greys)
+            lost = np.add.reduceat(padded, starts, axis=0, dtype=np.float32)
+            counts[some] -= np.add.reduceat(lost, cols, axis=1)
+        lines = np.stack([greys[row : row + block].sum(axis=0) for row in starts])
+        sums[some] = np.add.reduceat(lines, cols, axis=1)
+    means, shares = sums / np.maximum(counts, 1), counts / areas
+    return np.asarray(means, dtype=np.float32), np.asarray(shares, dtype=np.float32), block
 
 
 def stretched(small: Floats, seen: Bools) -> View | None:

@@ -357,20 +357,27 @@ def _needed(places: Doubles, size: int, every: int) -> npt.NDArray[np.int64]:
 
 def _bilinear(pixels: Floats, rows: Doubles, cols: Doubles) -> Floats:
     """Samples an image, its edge pixels going on beyond it, at places given by row and column, all (rows, cols)."""
+    (above, down), (left, along) = (
+        _floored(places, size) for places, size in zip((rows, cols), pixels.shape, strict=True)
+    )
     height, width = pixels.shape
-    places, fractions = [], []
-    for along, size in ((rows, height), (cols, width)):
-        inner = np.clip(along, 0, size - 1)
-        first = np.minimum(inner.astype(np.int64), max(0, size - 2))
-        places.append(first)
-        fractions.append((inner - first).astype(np.float32))
-    place = places[0] * width + places[1]
+    place = (above * np.int32(width) + left).astype(np.intp)
     right, below = int(width > 1), width if height > 1 else 0
     flat = pixels.reshape(-1)
-    upper, lower = (
-        _between(flat.take(place + ahead), flat.take(place + (ahead + right)), fractions[1]) for ahead in (0, below)
-    )
-    return _between(upper, lower, fractions[0])
+    # A step ahead in the image is a step of its start: the places need not be added to.
+    corners = [flat[ahead:].take(place, mode="wrap") for ahead in (0, right, below, below + right)]
+    return _between(_between(corners[0], corners[1], along), _between(corners[2], corners[3], along), down)
+
+
+def _floored(places: Doubles, size: int) -> tuple[npt.NDArray[np.int32], Floats]:
+    """Returns the pixel before each place, of which there is another behind it, and the fraction of the way there."""
+    inner = places.astype(np.float32)
+    np.clip(inner, 0, np.nextafter(np.float32(max(size - 1, 1)), np.float32(0)), out=inner)
+    if size == 1:
+        inner[:] = 0
+    first = np.floor(inner)
+    inner -= first
+    return first.astype(np.int32), inner
 
 
 def _between(one: Floats, two: Floats, fraction: Floats) -> Floats:

@@ -2,15 +2,15 @@
 
 import math
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 from scipy import ndimage
-from skimage.filters import threshold_otsu
-from skimage.measure import label, regionprops
 
-from siamray.data.film import View, background_level, is_inverted, reduced, stretched
+from siamray.data.film import View, background_level, is_inverted, median, otsu_threshold, reduced, stretched
+from siamray.data.image import Blocks, Lazy
 
 Floats = npt.NDArray[np.float32]
 Bools = npt.NDArray[np.bool_]
@@ -44,12 +44,24 @@ class Breast:
     """What was found in an image.
 
     Attributes:
-        mask: True where the breast is (rows, cols); all False where there is none.
+        blocks: True where the breast is, by blocks of the image's pixels; all False where there is none.
+        greys: mean grey of each block, padding left out (rows, cols of blocks).
+        padding: pixels that show nothing, where blocks of the breast hold any; they are no breast. Else None.
         inverted: whether the background is bright and the breast dark, so that the greys must not be used as they are.
     """
 
-    mask: Bools
+    blocks: Blocks
+    greys: Floats
+    padding: Lazy | None
     inverted: bool
+
+    @property
+    def mask(self) -> Bools:
+        """True where the breast is, pixel by pixel (rows, cols)."""
+        mask = _enlarged(self.blocks)
+        if self.padding is not None:
+            mask &= ~np.asarray(self.padding[:, :])
+        return mask
 
 
 @dataclass(frozen=True)
@@ -65,7 +77,7 @@ class Orientation:
     certainty: float
 
 
-def find_breast(pixels: Floats, padding: Bools | None = None) -> Breast:
+def find_breast(pixels: Lazy, padding: Lazy | None = None) -> Breast:
     """Finds the breast, pectoral muscle included, and leaves out background, labels, markers, frames and film edges.
 
     The background is what the image's edge shows that is dark and even; its level may slope. What is clearly brighter
@@ -80,26 +92,28 @@ def find_breast(pixels: Floats, padding: Bools | None = None) -> Breast:
         The mask, and whether the image looks inverted; then the mask is sought in its negative.
     """
     shape = pixels.shape[0], pixels.shape[1]
-    small, seen, block = reduced(pixels, padding)
-    view = stretched(small, seen)
+    greys, share, edge = reduced(pixels, padding)
+    view = stretched(greys, np.asarray(share > 0.5))
     if view is None:
-        return Breast(np.zeros(shape, dtype=bool), False)
+        return Breast(Blocks(np.zeros(greys.shape, dtype=bool), edge, shape), greys, None, False)
     inverted = is_inverted(view)
+    small = greys
     if inverted:
         view = replace(view, values=np.where(view.seen, 1 - view.values, 0).astype(np.float32))
         small = float(small.max()) - small
-    mask = _enlarged(_breast(view, small), shape, block)
-    return Breast(mask if padding is None else mask & ~padding, inverted)
+    mask = _breast(view, small)
+    touched = padding is not None and bool((share[mask] < 1).any())
+    return Breast(Blocks(mask, edge, shape), greys, padding if touched else None, inverted)
 
 
 def _breast(view: View, small: Floats) -> Bools:
     """Returns the mask at working size."""
     values, seen = view.values, view.seen
-    otsu = float(threshold_otsu(values[seen], nbins=256))
+    otsu = otsu_threshold(values[seen])
     bright = values[seen & (values > otsu)]
     if bright.size == 0:
         return np.zeros_like(seen)
-    tissue = float(np.median(bright))
+    tissue = median(bright)
     background = background_level(view, otsu, tissue, small)
     if background is None:
         return seen.copy()
@@ -109,7 +123,7 @@ def _breast(view: View, small: Floats) -> Bools:
     labels = _touching_labels(view, background, tissue, radius)
     opened = np.zeros_like(sure)
     opened[view.window] = _opened((sure & ~labels)[view.window], radius)
-    breast = ndimage.binary_fill_holes(_largest_component(opened, view.window)) & seen
+    breast = _filled(_largest_component(opened, view.window)) & seen
     # What the opening cut off stays off, but for nipples and corners: the abdomen below the breast, an arm, a wire.
     cut = _larger_components(sure & ~breast, 2 * radius**2)
     return _without_tails(_grown_to_skin(view, breast, cut | labels, background, tissue), longer)
@@ -122,16 +136,63 @@ def _touching_labels(view: View, background: Floats, tissue: float, radius: int)
     most = LABEL_SHARE * float(view.seen.sum())
     # A label hangs together with the tissue that it touches, unless it is whiter.
     for level in (background + 0.7 * (tissue - background), 0.5 * (tissue + 1)):
-        labels = label(view.seen & (view.values > level), connectivity=1)
-        for region in regionprops(labels):
-            if not radius**2 < region.area < most or region.extent < LABEL_EXTENT:
+        for region in _regions(view.seen & (view.values > level)):
+            if not radius**2 < region.area < most or _extent(region, region.window) < LABEL_EXTENT:
                 continue
-            component = labels == region.label
-            ring = ndimage.binary_dilation(component, iterations=5) & ~ndimage.binary_dilation(component, iterations=3)
-            ring &= view.seen
-            if ring.any() and float(dark[ring].mean()) > LABEL_DARK:
-                found |= ndimage.binary_dilation(component, iterations=3)
+            rows, cols = region.window
+            window = slice(max(0, rows.start - 5), rows.stop + 5), slice(max(0, cols.start - 5), cols.stop + 5)
+            component = region.labels[window] == region.number
+            wide, narrow = (ndimage.binary_dilation(component, iterations=steps) for steps in (5, 3))
+            ring = wide & ~narrow & view.seen[window]
+            if ring.any() and float(dark[window][ring].mean()) > LABEL_DARK:
+                found[window] |= narrow
     return found
+
+
+@dataclass(frozen=True)
+class _Region:
+    """A component of a mask: where labels have its number."""
+
+    labels: npt.NDArray[Any]
+    number: int
+    area: int
+
+    @property
+    def window(self) -> tuple[slice, slice]:
+        """The rows and columns it lies in."""
+        there = self.labels == self.number
+        rows, cols = (np.flatnonzero(there.any(axis=axis)) for axis in (1, 0))
+        return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(cols[0]), int(cols[-1]) + 1)
+
+
+def _extent(region: _Region, window: tuple[slice, slice]) -> float:
+    """Returns the share of its window that a component fills."""
+    rows, cols = window
+    return region.area / float((rows.stop - rows.start) * (cols.stop - cols.start))
+
+
+def _regions(mask: Bools) -> list[_Region]:
+    """Returns the components of a mask, the largest first."""
+    labels, _ = ndimage.label(mask)
+    areas = np.bincount(labels.ravel()).tolist()
+    found = [_Region(labels, number, area) for number, area in enumerate(areas) if number > 0]
+    return sorted(found, key=lambda region: region.area, reverse=True)
+
+
+def _filled(mask: Bools) -> Bools:
+    """Fills holes: what hangs together with no edge of the image."""
+    labels, number = ndimage.label(~mask)
+    outside = np.zeros(number + 1, dtype=np.bool_)
+    for edge in (labels[0], labels[-1], labels[:, 0], labels[:, -1]):
+        outside[edge] = True
+    outside[0] = False
+    return np.asarray(~outside[labels])
+
+
+def _within(mask: Bools, distance: float) -> Bools:
+    """Returns what lies within a distance of a mask."""
+    radius = int(distance)
+    return ~_eroded(~mask, radius, distance)
 
 
 def _opened(mask: Bools, radius: int) -> Bools:
@@ -141,16 +202,17 @@ def _opened(mask: Bools, radius: int) -> Bools:
     return np.asarray(~_eroded(~eroded, radius)[inside, inside] & mask)
 
 
-def _eroded(mask: Bools, radius: int) -> Bools:
-    """Returns where no False lies within a radius; beyond the image's edge is none.
+def _eroded(mask: Bools, radius: int, distance: float | None = None) -> Bools:
+    """Returns where no False lies within a distance, the radius unless given; beyond the image's edge is none.
 
     Sums along rows tell of each row of the disk whether it holds one: five times as fast as a distance transform.
     """
     rows, cols = mask.shape
     sums = np.cumsum(np.pad(~mask, ((radius, radius), (radius + 1, radius))), axis=1, dtype=np.int32)
     found = np.zeros_like(mask)
+    reach = radius if distance is None else distance
     for down in range(radius + 1):
-        half = math.isqrt(radius**2 - down**2)
+        half = math.isqrt(int(reach**2 - down**2))
         begin, end = radius - half, radius + half + 1
         hit = sums[:, end : end + cols] > sums[:, begin : begin + cols]
         found |= hit[radius - down : radius - down + rows] | hit[radius + down : radius + down + rows]
@@ -159,24 +221,23 @@ def _eroded(mask: Bools, radius: int) -> Bools:
 
 def _largest_component(mask: Bools, window: tuple[slice, slice]) -> Bools:
     """Returns the largest component that is no strip of film edge, or the largest of all if all are strips."""
-    labels = label(mask, connectivity=1)
-    regions = sorted(regionprops(labels), key=lambda region: region.area, reverse=True)
+    regions = _regions(mask)
     if not regions:
         return np.zeros_like(mask)
     height, width = (part.stop - part.start for part in window)
     chosen = regions[0]
     for region in regions:
-        row_min, col_min, row_max, col_max = region.bbox
-        narrow = min((row_max - row_min) / height, (col_max - col_min) / width) < STRIP_SHARE
-        if not (narrow and region.extent > STRIP_EXTENT):
+        rows, cols = region.window
+        narrow = min((rows.stop - rows.start) / height, (cols.stop - cols.start) / width) < STRIP_SHARE
+        if not (narrow and _extent(region, (rows, cols)) > STRIP_EXTENT):
             chosen = region
             break
-    return np.asarray(labels == chosen.label)
+    return np.asarray(chosen.labels == chosen.number)
 
 
 def _larger_components(mask: Bools, area: float) -> Bools:
     """Returns the components of more pixels than an area."""
-    labels = label(mask, connectivity=1)
+    labels, _ = ndimage.label(mask)
     larger = np.bincount(labels.ravel()) > area
     larger[0] = False
     return np.asarray(larger[labels])
@@ -194,27 +255,46 @@ def _grown_to_skin(view: View, sure: Bools, barred: Bools, background: Floats, t
     gap = tissue - background
     steep = np.zeros_like(view.values)
     steep[view.window] = ndimage.gaussian_gradient_magnitude(view.values[view.window], 2.5, mode="nearest")
-    distance = ndimage.distance_transform_edt(~sure)
-    near = view.seen & ~barred & (distance <= reach)
-    far = view.seen & ~barred & (distance > reach) & (view.values < background + SURE_LEVEL * gap)
-    slope = max(FALL_PER_SIDE / longer, 2.5 * float(np.median(steep[far])) if far.any() else 0.0)
+    within, dark = _within(sure, reach), view.values < background + SURE_LEVEL * gap
+    free = view.seen & ~barred
+    near, far = free & within, free & ~within & dark
+    slope = max(FALL_PER_SIDE / longer, 2.5 * median(steep[far]) if far.any() else 0.0)
     fading = _connected_to(sure, near & (steep > slope))
-    flat = view.seen & ~barred & ~fading & (view.values < background + SURE_LEVEL * gap)
+    flat = free & ~fading & dark
     if not flat.any():
         return fading
-    places = ndimage.distance_transform_edt(~flat, return_distances=False, return_indices=True)
-    level = ndimage.gaussian_filter(view.values[tuple(places)], 3)
+    level = _level_nearby(view.values, flat)
     rough = view.values - ndimage.uniform_filter(view.values, 7)
-    noise = 1.4826 * float(np.median(np.abs(rough[flat])))
+    noise = 1.4826 * median(np.abs(rough[flat]))
     skin = level + np.clip(np.maximum(SKIN_LEVEL * gap, 4 * noise), 0, SURE_LEVEL * gap)
     grown = sure | (fading & (view.values > skin))
     grown[view.window] = _opened(grown[view.window], max(1, round(0.3 * OPENING_SHARE * longer)))
-    return np.asarray(ndimage.binary_fill_holes(_connected_to(sure, grown & ~barred)) & view.seen)
+    return _filled(_connected_to(sure, grown & ~barred)) & view.seen
+
+
+def _level_nearby(values: Floats, flat: Bools) -> Floats:
+    """Returns the smoothed grey of the nearest flat place, for all places.
+
+    It is smooth, and so found at every second row and column, where that leaves flat places, and interpolated.
+    """
+    every = 2 if flat[::2, ::2].any() else 1
+    places = ndimage.distance_transform_edt(~flat[::every, ::every], return_distances=False, return_indices=True)
+    level = ndimage.gaussian_filter(values[::every, ::every][tuple(places)], 3 / every)
+    for axis in (0, 1) if every == 2 else ():
+        size = values.shape[axis]
+        place = np.minimum(np.arange(size) / 2, level.shape[axis] - 1)
+        first = place.astype(np.intp)
+        second = np.minimum(first + 1, level.shape[axis] - 1)
+        fraction = (place - first).astype(np.float32)
+        fraction = fraction[:, None] if axis == 0 else fraction
+        one = level.take(first, axis=axis)
+        level = one + fraction * (level.take(second, axis=axis) - one)
+    return np.asarray(level)
 
 
 def _connected_to(sure: Bools, more: Bools) -> Bools:
     """Returns a mask, enlarged by what of another hangs together with it."""
-    labels = label(sure | more, connectivity=1)
+    labels, _ = ndimage.label(sure | more)
     return np.asarray(labels == np.bincount(labels[sure]).argmax())
 
 
@@ -233,14 +313,15 @@ def _without_tails(mask: Bools, longer: int) -> Bools:
     return trimmed
 
 
-def _enlarged(mask: Bools, shape: tuple[int, int], block: int) -> Bools:
+def _enlarged(mask: Blocks) -> Bools:
     """Brings a mask of blocks back to pixels; its outline is interpolated between the blocks."""
-    if block == 1:
-        return mask
+    if mask.edge == 1:
+        return np.array(mask.values)
     # Eight bits a pixel, and no other copy: the image may have 64 megapixels.
-    picture = Image.fromarray(mask.astype(np.uint8) * np.uint8(255))
-    box = (0, 0, shape[1] / block, shape[0] / block)
-    return np.asarray(picture.resize((shape[1], shape[0]), Image.Resampling.BILINEAR, box=box)) > 127
+    picture = Image.fromarray(mask.values.astype(np.uint8) * np.uint8(255))
+    rows, cols = mask.shape
+    box = (0, 0, cols / mask.edge, rows / mask.edge)
+    return np.asarray(picture.resize((cols, rows), Image.Resampling.BILINEAR, box=box)) > 127
 
 
 def orientation(mask: Bools, pixels: Floats) -> Orientation:
@@ -282,7 +363,7 @@ def _mean_inside(mask: Bools, pixels: Floats, rows: slice, cols: slice) -> float
     return float(pixels[rows, cols][inside].mean()) if inside.any() else 0.0
 
 
-def crop_box(mask: Bools, margin_pixels: int, mirrored: bool = False) -> tuple[int, int, int, int]:
+def crop_box(mask: Bools | Blocks, margin_pixels: int, mirrored: bool = False) -> tuple[int, int, int, int]:
     """Returns the mask's bounding box with a margin, within the image; no margin at the left, the chest wall.
 
     Args:
@@ -291,14 +372,13 @@ def crop_box(mask: Bools, margin_pixels: int, mirrored: bool = False) -> tuple[i
         mirrored: whether to mirror the mask first, as its chest wall is at the right.
 
     Returns:
-        row_min, col_min, row_max, col_max; the maxima are exclusive.
+        row_min, col_min, row_max, col_max in pixels of the original; the maxima are exclusive.
     """
-    rows, cols = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    blocks = mask if isinstance(mask, Blocks) else Blocks(mask, 1, (mask.shape[0], mask.shape[1]))
+    height, width = blocks.shape
+    rows, cols = (np.flatnonzero(blocks.values.any(axis=axis)) for axis in (1, 0))
+    top, bottom = int(rows[0]) * blocks.edge, min(height, (int(rows[-1]) + 1) * blocks.edge)
+    left, right = int(cols[0]) * blocks.edge, min(width, (int(cols[-1]) + 1) * blocks.edge)
     if mirrored:
-        cols = mask.shape[1] - 1 - cols[::-1]
-    return (
-        max(0, int(rows[0]) - margin_pixels),
-        int(cols[0]),
-        min(mask.shape[0], int(rows[-1]) + 1 + margin_pixels),
-        min(mask.shape[1], int(cols[-1]) + 1 + margin_pixels),
-    )
+        left, right = width - right, width - left
+    return max(0, top - margin_pixels), left, min(height, bottom + margin_pixels), min(width, right + margin_pixels)

@@ -55,9 +55,9 @@ def read_image(path: Path, accept: frozenset[str] = frozenset(), maximum_pixels:
         layout = read_layout(dataset)
         check_size(layout.rows, layout.columns, maximum_pixels)
         spacing = meaning.spacing(dataset)
-        grey, padding = to_grey(stored_pixels(found, layout), dataset, layout)
+        grey, padded = to_grey(stored_pixels(found, layout), dataset, layout)
         spacing_mm = None if spacing is None else spacing[0]
-        return Image(grey, padding, spacing_mm, meaning.laterality(dataset), meaning.view(dataset))
+        return Image(grey, padded, spacing_mm, meaning.laterality(dataset), meaning.view(dataset))
 
 
 def read_header(path: Path, accept: frozenset[str] = frozenset()) -> Header:

@@ -8,14 +8,16 @@ import numpy as np
 import numpy.typing as npt
 
 from siamray.config import PreparationConfig
-from siamray.data.breast import CERTAIN, crop_box, find_breast, orientation
+from siamray.data.breast import CERTAIN, Breast, crop_box, find_breast, orientation
 from siamray.data.dicom import ImageError, read_image
 from siamray.data.geometry import Geometry, Transform, clip_box, polygon_box, resample, resample_mask
+from siamray.data.image import Blocks, Lazy
 from siamray.data.registration import register
 from siamray.data.store import SIDES, WHITE, write_entry, write_exclusion
 from siamray.data.time_limit import TimeUp, time_limit
 from siamray.files import Location
 
+Doubles = npt.NDArray[np.float64]
 Floats = npt.NDArray[np.float32]
 Bools = npt.NDArray[np.bool_]
 Box = tuple[float, float, float, float]
@@ -66,11 +68,11 @@ class EntryJob:
 
 @dataclass(frozen=True)
 class _Side:
-    """One image, read: original pixels and mask, the way of its crop into the store's spacing, and what is odd."""
+    """One image, read: original pixels and breast, the way of its crop into the store's spacing, and what is odd."""
 
     row: ImageRow
-    pixels: Floats
-    mask: Bools
+    pixels: Lazy
+    breast: Breast
     geometry: Geometry
     crop_shape: tuple[int, int]
     notes: tuple[str, ...]
@@ -194,16 +196,16 @@ def _read(row: ImageRow, config: PreparationConfig) -> _Side:
     spacing = row.spacing_mm or image.spacing_mm or row.assumed_spacing_mm
     if not spacing:
         raise ImageError("its pixel spacing is unknown")
-    breast = find_breast(image.pixels, image.padding)
+    breast = find_breast(image.grey, image.padded)
     if breast.inverted:
         raise ImageError("it looks inverted: its background is bright and the breast dark")
-    mask = breast.mask
+    mask = breast.blocks.values
     if np.count_nonzero(mask) / mask.size < max(config.minimum_breast_share, 1e-6):
         raise ImageError(
             "no breast found: the mask covers less than preparation.minimum_breast_share="
             f"{config.minimum_breast_share} of the image"
         )
-    chest = orientation(mask, image.pixels)
+    chest = orientation(mask, breast.greys)
     mirrored = chest.side == "right"
     notes = []
     if image.laterality is not None and image.laterality != row.laterality:
@@ -212,10 +214,10 @@ def _read(row: ImageRow, config: PreparationConfig) -> _Side:
     expected = "left" if row.laterality == "L" else "right"
     if image.laterality is not None and chest.side != expected and chest.certainty >= CERTAIN:
         notes.append(f"its chest wall lies at the {chest.side}, laterality {row.laterality} says {expected}")
-    top, start, bottom, end = crop_box(mask, round(config.margin_mm / spacing), mirrored)
-    geometry = Geometry(mirrored, mask.shape[1], (top, start), spacing, config.spacing_mm)
+    top, start, bottom, end = crop_box(breast.blocks, round(config.margin_mm / spacing), mirrored)
+    geometry = Geometry(mirrored, breast.blocks.shape[1], (top, start), spacing, config.spacing_mm)
     shape = (_pixels((bottom - top) * spacing, config), _pixels((end - start) * spacing, config))
-    return _Side(row, image.pixels, mask, geometry, shape, tuple(notes))
+    return _Side(row, image.grey, breast, geometry, shape, tuple(notes))
 
 
 def _pixels(length_mm: float, config: PreparationConfig) -> int:
@@ -225,10 +227,10 @@ def _pixels(length_mm: float, config: PreparationConfig) -> int:
 def _registered(job: EntryJob, left: _Side, right: _Side) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
     """Brings both sides into one grid; returns the arrays and the record of the entry."""
     config = job.config
-    fixed, moving = (resample(side.pixels, side.geometry, side.crop_shape) for side in (left, right))
-    fixed_mask, moving_mask = (resample_mask(side.mask, side.geometry, side.crop_shape) for side in (left, right))
-    registration = register(fixed, moving, fixed_mask, moving_mask, config.spacing_mm, config.registration)
-    origin, shape = _common_grid(left.crop_shape, moving_mask, registration.transform, config.spacing_mm)
+    working = max(config.spacing_mm, config.registration.working_spacing_mm)
+    (fixed, fixed_mask), (moving, moving_mask) = (_coarse(side, working) for side in (left, right))
+    registration = register(fixed, moving, fixed_mask, moving_mask, working, config.registration)
+    origin, shape = _common_grid(left.crop_shape, right, registration.transform, config.spacing_mm)
     record: dict[str, Any] = {
         "key": job.key,
         "entry_id": job.entry_id,
@@ -244,7 +246,7 @@ def _registered(job: EntryJob, left: _Side, right: _Side) -> tuple[dict[str, npt
         transform = Transform() if name == "left" else registration.transform
         geometry = replace(side.geometry, store_origin=origin, transform=transform)
         # Once more from the original pixels: what registration saw was interpolated already.
-        pixels, mask = resample(side.pixels, geometry, shape), resample_mask(side.mask, geometry, shape)
+        pixels, mask = resample(side.pixels, geometry, shape), _mask(side.breast, geometry, shape)
         tissue = pixels[mask]
         arrays[name] = np.rint(np.clip(pixels, 0, 1) * WHITE).astype(np.uint16)
         arrays[f"{name}_mask"] = mask
@@ -262,26 +264,45 @@ def _registered(job: EntryJob, left: _Side, right: _Side) -> tuple[dict[str, npt
     return arrays, record
 
 
+def _coarse(side: _Side, spacing_mm: float) -> tuple[Floats, Bools]:
+    """Brings a crop and its mask to the spacing it is registered at: from the blocks' means, if these are finer."""
+    geometry, blocks = replace(side.geometry, store_spacing_mm=spacing_mm), side.breast.blocks
+    finer = blocks.edge * geometry.spacing_mm <= spacing_mm
+    pixels = replace(blocks, values=side.breast.greys) if finer else side.pixels
+    rows, cols = (max(1, round(size * side.geometry.store_spacing_mm / spacing_mm)) for size in side.crop_shape)
+    return resample(pixels, geometry, (rows, cols)), _mask(side.breast, geometry, (rows, cols))
+
+
+def _mask(breast: Breast, geometry: Geometry, shape: tuple[int, int]) -> Bools:
+    """Brings the breast's mask into the store's grid; what is mostly padding there is no breast."""
+    mask = resample_mask(breast.blocks, geometry, shape)
+    return mask if breast.padding is None else mask & ~resample_mask(breast.padding, geometry, shape)
+
+
 def _common_grid(
-    crop_shape: tuple[int, int], moving_mask: Bools, transform: Transform, spacing: float
+    crop_shape: tuple[int, int], right: _Side, transform: Transform, spacing: float
 ) -> tuple[tuple[float, float], tuple[int, int]]:
     """Widens the left crop so that the registered right breast, and any lesion in it, lies in the grid as well.
 
     Returns:
         the grid's upper left corner in mm in the left crop's frame, and its shape.
     """
-    rows, cols = np.nonzero(moving_mask)
     size = np.asarray(crop_shape)
-    low, high = np.zeros(2, dtype=int), size.copy()
-    if rows.size:
-        step = max(1, rows.size // 4000)
-        places = (np.stack([rows[::step], cols[::step]], axis=1).astype(np.float64) + 0.5) * spacing
-        found = transform.inverse(places) / spacing
-        low = np.minimum(low, np.floor(found.min(axis=0)).astype(int))
-        high = np.maximum(high, np.ceil(found.max(axis=0)).astype(int))
+    places = replace(right.geometry, transform=transform).to_store(_outline(right.breast.blocks) - 0.5) + 0.5
+    low = np.minimum(0, np.floor(places.min(axis=0)).astype(int))
+    high = np.maximum(size, np.ceil(places.max(axis=0)).astype(int))
     reach = np.ceil(REACH * size).astype(int)
     low, high = np.maximum(low, -reach), np.minimum(high, size + reach)
     return (float(low[0] * spacing), float(low[1] * spacing)), (int(high[0] - low[0]), int(high[1] - low[1]))
+
+
+def _outline(mask: Blocks) -> Doubles:
+    """Returns the corners of the blocks where a mask ends, in edges of the original's pixels, [N, 2]."""
+    inner = np.pad(mask.values, 1)
+    inner = inner[:-2, 1:-1] & inner[2:, 1:-1] & inner[1:-1, :-2] & inner[1:-1, 2:]
+    blocks = np.argwhere(mask.values & ~inner)
+    corners = np.concatenate([blocks + corner for corner in ((0, 0), (0, 1), (1, 0), (1, 1))])
+    return np.asarray(np.minimum(mask.edge * np.unique(corners, axis=0), mask.shape), dtype=np.float64)
 
 
 def _carried(

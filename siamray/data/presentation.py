@@ -13,12 +13,14 @@ import numpy.typing as npt
 from pydicom import Dataset
 
 from siamray.data.dicom_file import OVERLAY_BIT_POSITIONS
-from siamray.data.image import Bools, Floats, ImageError
+from siamray.data.image import Bools, ImageError, LookedUp
 
 Doubles = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
-# Pixels looked up at a time: temporary memory stays small whatever the size of the image.
+# Pixels counted at a time: temporary memory stays small whatever the size of the image.
 _BLOCK = 2**20
+# Every so manieth row and column is looked at first.
+_EVERY = 8
 _MONOCHROME = ("MONOCHROME1", "MONOCHROME2")
 _WINDOWS = {"LINEAR": "window", "LINEAR_EXACT": "linear exact window", "SIGMOID": "sigmoid window"}
 
@@ -142,7 +144,7 @@ def check_grey(dataset: Dataset, layout: Layout) -> None:
     _shown(np.array(layout.limits, dtype=np.int64), np.ones(2, dtype=np.bool_), dataset, layout)
 
 
-def to_grey(patterns: npt.NDArray[Any], dataset: Dataset, layout: Layout) -> tuple[Floats, Bools | None]:
+def to_grey(patterns: npt.NDArray[Any], dataset: Dataset, layout: Layout) -> tuple[LookedUp, LookedUp | None]:
     """Brings stored pixels into presentation space.
 
     Args:
@@ -156,36 +158,51 @@ def to_grey(patterns: npt.NDArray[Any], dataset: Dataset, layout: Layout) -> tup
     Raises:
         ImageError: the header asks for what cannot be, contradicts the pixels, or they all look the same.
     """
-    values, occurring = layout.values(), _occurring(patterns, 2**layout.allocated)
+    values = layout.values()
     padded = _padded(values, dataset, layout)
-    _check_unused_bits(values, occurring & ~padded, dataset, layout)
-    seen = occurring & ~padded
+    seen, grey = _seen_and_grey(patterns, values, padded, dataset, layout)
     if not seen.any():
         raise ImageError("the image is blank: all its pixels are padding")
-    grey = _shown(values, seen, dataset, layout)
     if grey[seen].min() == grey[seen].max():
         raise ImageError("the image is blank: all its pixels have one value")
     inverse = str(dataset.get("PresentationLUTShape") or "").strip().upper() == "INVERSE"
     if inverse or photometric(dataset) == "MONOCHROME1":
         grey = 1 - grey
-    pixels = _look_up(np.where(padded, 0, grey).astype(np.float32), patterns)
-    return pixels, None if dataset.get("PixelPaddingValue") is None else _look_up(padded, patterns)
+    looked_up = LookedUp(patterns, np.where(padded, 0, grey).astype(np.float32))
+    return looked_up, None if dataset.get("PixelPaddingValue") is None else LookedUp(patterns, padded)
+
+
+def _seen_and_grey(
+    patterns: npt.NDArray[Any], values: Integers, padded: Bools, dataset: Dataset, layout: Layout
+) -> tuple[Bools, Doubles]:
+    """Returns which patterns occur and are no padding, or enough of them, and the grey of each pattern.
+
+    Raises:
+        ImageError: the header asks for what cannot be, or contradicts the pixels.
+    """
+    if _stretched(dataset) or int(np.bitwise_or.reduce(patterns, axis=None)) & _unused_bits(dataset, layout):
+        seen = _occurring(patterns, len(values)) & ~padded
+        _check_unused_bits(values, seen, dataset, layout)
+        return seen, _shown(values, seen, dataset, layout)
+    # Counting all pixels takes as long as reading them. Where only bits that are used are set, and a header's window or
+    # table makes them grey, what occurs matters no more once two greys do.
+    for part in (patterns[::_EVERY, ::_EVERY], patterns):
+        seen = _occurring(part, len(values)) & ~padded
+        grey = _shown(values, seen, dataset, layout)
+        if seen.any() and grey[seen].min() < grey[seen].max():
+            break
+    return seen, grey
+
+
+def _stretched(dataset: Dataset) -> bool:
+    """Whether the header names no window and no table, so that the values that occur set the grey scale."""
+    return not _luts(dataset) and not _windows(dataset)
 
 
 def _occurring(patterns: npt.NDArray[Any], number: int) -> Bools:
     flat, found = patterns.reshape(-1), np.zeros(number, dtype=np.bool_)
     for start in range(0, flat.size, _BLOCK):
         found |= np.bincount(flat[start : start + _BLOCK], minlength=number) > 0
-    return found
-
-
-def _look_up(table: npt.NDArray[Any], patterns: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    found = np.empty(patterns.shape, dtype=table.dtype)
-    flat, target = patterns.reshape(-1), found.reshape(-1)
-    for start in range(0, flat.size, _BLOCK):
-        block = slice(start, start + _BLOCK)
-        # Without mode, take keeps a copy of its output.
-        np.take(table, flat[block], out=target[block], mode="clip")
     return found
 
 
@@ -211,13 +228,19 @@ def _as_stored(value: int, layout: Layout) -> int:
     return value + span if not layout.signed and value < 0 else value
 
 
-def _check_unused_bits(values: Integers, seen: Bools, dataset: Dataset, layout: Layout) -> None:
-    """Raises ImageError for pixels that have more bits than the header says: masking would show another image."""
-    patterns, low = np.arange(len(values)), layout.high + 1 - layout.stored
-    unused = (2**layout.allocated - 1) ^ ((2**layout.stored - 1) << low)
+def _unused_bits(dataset: Dataset, layout: Layout) -> int:
+    """Returns the bits of a pixel that neither its value nor an overlay takes."""
+    low = layout.high + 1 - layout.stored
+    unused: int = (2**layout.allocated - 1) ^ ((2**layout.stored - 1) << low)
     for tag in OVERLAY_BIT_POSITIONS:
         if isinstance(position := getattr(dataset.get(tag), "value", None), int) and 0 < position < layout.allocated:
             unused &= ~(1 << position)
+    return unused
+
+
+def _check_unused_bits(values: Integers, seen: Bools, dataset: Dataset, layout: Layout) -> None:
+    """Raises ImageError for pixels that have more bits than the header says: masking would show another image."""
+    patterns, unused = np.arange(len(values)), _unused_bits(dataset, layout)
     # Bits above a negative value may repeat its sign.
     sign = (2**layout.allocated - 1) & ~(2 ** (layout.high + 1) - 1) & unused
     rest = patterns & unused

@@ -36,7 +36,7 @@ from siamray.files import Location, location, reaching, read_bytes, send, write_
 Side = Literal["left", "right"]
 SIDES: tuple[Side, Side] = ("left", "right")
 # Counts up when what prepare does or writes changes, so that older stores are not taken for new ones.
-FORMAT = 2
+FORMAT = 3
 # Grey levels 0..1 are kept as whole numbers up to this.
 WHITE = 65535
 # zarr arrays kept open per process: an open one costs a few kB, opening it again most of a millisecond.

@@ -12,6 +12,7 @@ from PIL import Image
 
 from siamray.config import PhantomConfig
 from siamray.data.breast import CERTAIN, Breast, crop_box, find_breast, orientation
+from siamray.data.image import Blocks
 from siamray.data.sources.phantom_anatomy import View, _frame, imagine, render
 
 MINI_MIAS = Path(__file__).resolve().parents[3] / "shared" / "data" / "mini-mias"
@@ -321,6 +322,22 @@ def test_the_crop_has_its_margin_but_none_at_the_chest_wall_or_beyond_the_image(
     mask = np.zeros((100, 80), dtype=bool)
     mask[5:60, 10:40] = True
     assert crop_box(mask, 8) == (0, 10, 68, 48)
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_the_crop_of_a_mask_in_blocks_is_that_of_its_pixels(mirrored: bool) -> None:
+    blocks = np.zeros((15, 12), dtype=bool)
+    blocks[2:15, 1:12] = True
+    pixels = blocks.repeat(7, axis=0).repeat(7, axis=1)[:100, :80]
+    assert crop_box(Blocks(blocks, 7, (100, 80)), 5, mirrored) == crop_box(pixels, 5, mirrored)
+
+
+def test_padding_is_kept_only_where_it_meets_the_breast() -> None:
+    pixels, inside = drawn_breast()
+    beside, across = np.zeros_like(inside), np.zeros_like(inside)
+    beside[:, 290:], across[:, 60:63] = True, True
+    assert find_breast(pixels, beside).padding is None
+    assert not (find_breast(pixels, across).mask & across).any()
 
 
 @pytest.fixture(scope="module")

@@ -438,3 +438,28 @@ def test_a_truncated_png_a_missing_file_a_folder_and_a_blank_picture_are_reasons
     PillowImage.new("L", (20, 20), 9).save(path)
     with pytest.raises(ImageError, match="blank"):
         read_image(path)
+
+
+def test_one_pixel_of_another_grey_makes_an_image(tmp_path: Path) -> None:
+    stored = np.full((40, 50), 300, dtype=np.uint16)
+    with pytest.raises(ImageError, match="blank"):
+        read_image(write(tmp_path, mammogram(stored)))
+    stored[13, 27] = 400
+    assert read_image(write(tmp_path, mammogram(stored))).pixels[13, 27] > 0
+
+
+def test_one_pixel_of_too_many_bits_is_noticed(tmp_path: Path) -> None:
+    stored = np.arange(2000, dtype=np.uint16).reshape(40, 50)
+    stored[13, 27] = 5000
+    with pytest.raises(ImageError, match="more bits"):
+        read_image(write(tmp_path, mammogram(stored)))
+
+
+def test_a_part_of_the_image_is_a_part_of_its_pixels_and_padding(tmp_path: Path) -> None:
+    image = read_image(write(tmp_path, mammogram(PixelPaddingValue=0, PixelPaddingRangeLimit=500)))
+    part = slice(3, 9), slice(5, 30)
+    assert image.padding is not None
+    assert image.padded is not None
+    assert np.array_equal(image.grey[part], image.pixels[part])
+    assert np.array_equal(image.padded[part], image.padding[part])
+    assert image.padding.any()

@@ -7,8 +7,10 @@ import pytest
 import SimpleITK as sitk
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import ndimage
 
 from siamray.data.geometry import Geometry, Spline, Transform, clip_box, polygon_box, resample, resample_mask
+from siamray.data.image import Blocks, LookedUp
 
 small = st.floats(-0.15, 0.15)
 
@@ -172,3 +174,70 @@ def test_a_clipped_box_lies_in_the_image_or_is_none(corner: tuple[float, float],
     else:
         assert 0 <= clipped[0] < clipped[2] <= 80
         assert 0 <= clipped[1] < clipped[3] <= 60
+
+
+def reference(pixels: np.ndarray, geometry: Geometry, shape: tuple[int, int]) -> np.ndarray:
+    """What resample says it does, the slow way: all pixels smoothed, then sampled bilinearly."""
+    sigma = max(0.0, (geometry.store_spacing_mm / geometry.spacing_mm - 1) / 2)
+    smooth = ndimage.gaussian_filter(pixels.astype(np.float64), sigma, mode="nearest") if sigma else pixels
+    places = geometry.to_original(np.indices(shape).reshape(2, -1).T.astype(np.float64)).T
+    found = ndimage.map_coordinates(smooth, places, order=1, mode="nearest")
+    for axis in (0, 1):
+        found[(places[axis] < -0.5) | (places[axis] > pixels.shape[axis] - 0.5)] = 0
+    return found.reshape(shape)
+
+
+def edges() -> np.ndarray:
+    """Black and white areas with sharp edges in all directions."""
+    rows, cols = np.mgrid[:420, :300]
+    return ((np.hypot(rows - 200, cols - 150) // 45) % 2).astype(np.float32)
+
+
+TURNED = Transform(((1.03, 0.06), (-0.05, 0.97)), (2.0, -1.5))
+BENT = Transform(TURNED.matrix, TURNED.offset, Spline((-20.0, -20.0), (20.0, 20.0), np.full((6, 6, 2), 1.5)))
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+@pytest.mark.parametrize("reduction", [0.7, 1.0, 1.4, 2.6, 4.3, 5.7, 11.0])
+def test_resampling_is_the_smoothing_and_sampling_that_it_says(reduction: float, mirrored: bool) -> None:
+    pixels = edges()
+    shape = (int(440 / reduction), int(300 / reduction))
+    for transform, tolerance in ((Transform(offset=(1.3, -0.4)), 1e-5), (TURNED, 0.04), (BENT, 0.04)):
+        # No place lies on the very rim of the image, where rounding would decide.
+        geometry = Geometry(mirrored, 300, (3, 5), 0.1, 0.1 * reduction, (-1.03, -1.02), transform)
+        difference = resample(pixels, geometry, shape) - reference(pixels, geometry, shape)
+        assert np.abs(difference).max() < tolerance
+        # What is within the tolerance is no shift: it averages out.
+        assert abs(float(difference.mean())) < 1e-3
+
+
+@pytest.mark.parametrize("transform", [Transform(), TURNED, BENT])
+def test_pixels_that_are_looked_up_are_resampled_as_those_in_memory(transform: Transform) -> None:
+    table = np.random.default_rng(0).random(65536).astype(np.float32)
+    stored = np.random.default_rng(1).integers(0, 65536, (230, 170), dtype=np.uint16)
+    geometry = Geometry(True, 170, (2, 3), 0.1, 0.25, transform=transform)
+    assert np.array_equal(
+        resample(LookedUp(stored, table), geometry, (90, 60)), resample(table[stored], geometry, (90, 60))
+    )
+
+
+@settings(max_examples=40, deadline=None)
+@given(geometry=geometries(), edge=st.integers(1, 12), seed=st.integers(0, 99))
+def test_blocks_lie_where_their_pixels_do(geometry: Geometry, edge: int, seed: int) -> None:
+    """A mask in blocks, the last of which are cut, comes into the store as the same mask in pixels does."""
+    height, width = 12 * 40 + seed % 12, geometry.width
+    rows, cols = (np.arange(-(-size // edge)) for size in (height, width))
+    blocks = (rows[:, None] * edge > 150) & (rows[:, None] * edge < 400) & (cols * edge > 100) & (cols * edge < 420)
+    pixels = blocks.repeat(edge, axis=0).repeat(edge, axis=1)[:height, :width]
+    shape = (int(300 * geometry.spacing_mm / geometry.store_spacing_mm) + 20,) * 2
+    of_blocks = resample_mask(Blocks(blocks, edge, (height, width)), geometry, shape)
+    of_pixels = resample_mask(pixels, geometry, shape)
+    # Corners are rounded by the size of a block or of a store pixel; straight outlines stay where they are.
+    reach = 1 + int(edge * geometry.spacing_mm / geometry.store_spacing_mm)
+    sure, possible = (
+        ndimage.binary_erosion(of_pixels, iterations=reach, border_value=1),
+        ndimage.binary_dilation(of_pixels, iterations=reach),
+    )
+    assert not (of_blocks & ~possible).any()
+    assert not (sure & ~of_blocks).any()
+    assert abs(int(of_blocks.sum()) - int(of_pixels.sum())) <= 4 * (reach + 1) ** 2 + 0.06 * of_pixels.sum()

@@ -26,7 +26,9 @@ _SCORES = {
     "knn20": "20 nearest neighbours",
     "knn200": "200 nearest neighbours",
     "distance": "left-right distance",
+    "abnormality": "head's abnormality",
     "brightness": "brightness difference",
+    "blob": "blob filter",
 }
 _MEASURES = {"auc": "AUC", "ap": "average precision"}
 

@@ -380,8 +380,8 @@ class PretrainingConfig:
     )
     shift_share: float = option(
         0.0,
-        "pairs are labelled and scored by the least distance over nine places of the right patch, a shift apart, by this "
-        "share of the patch side: forgives misregistration, at five times the measuring; 0 = the place itself",
+        "pairs are labelled and scored by the least distance over nine places of the right patch, which lie this share "
+        "of the patch side apart: forgives misregistration, at five times the measuring; 0 = the place itself",
         low=0,
         high=0.5,
     )

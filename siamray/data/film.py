@@ -112,7 +112,7 @@ def stretched(small: Floats, seen: Bools) -> View | None:
     weight = _smooth_weight(inner, window, 1.2)
     smooth = ndimage.gaussian_filter(np.where(inner, values, 0), 1.2) / np.maximum(weight, 1e-3)
     frame = values[seen & ~inner]
-    dark_frame = frame.size > 0.05 * seen.sum() and float(np.median(frame)) < 0.5
+    dark_frame = frame.size > 0.05 * seen.sum() and median(frame) < 0.5
     return View(np.where(inner, smooth, 0).astype(np.float32), inner, window, dark_frame)
 
 
@@ -247,9 +247,12 @@ def background_level(view: View, otsu: float, tissue: float, small: Floats) -> F
     peak = float(steps[np.convolve(counts, [1, 1, 1], "same").argmax()]) + 0.5 * otsu / 25
     kept = np.abs(greys - peak) < EVEN
     level, spread = np.full(view.values.shape, float(np.median(greys[kept])), dtype=np.float32), 0.0
-    slope, about = _plane(rows, cols, greys, view.values.shape)
-    if kept.mean() < EVEN_SHARE or np.mean(np.abs(greys - slope[dark]) < EVEN) > kept.mean() + SLOPING:
-        level, spread = slope, about
+    share = float(kept.mean())
+    # A background of nearly one grey, such as digital detectors show, can have no more near a plane.
+    if share + SLOPING < 1:
+        slope, about = _plane(rows, cols, greys, view.values.shape)
+        if share < EVEN_SHARE or np.mean(np.abs(greys - slope[dark]) < EVEN) > share + SLOPING:
+            level, spread = slope, about
     # Where tissue reaches the image's edge everywhere, it can be as even; then there is darker still, or no background.
     tissue_grey = median(small[view.seen & (view.values > otsu)])
     bright = float(np.median(small[dark])) > FILLED_LEVEL * tissue_grey

@@ -15,7 +15,7 @@ from siamray.compose import compose
 from siamray.config import Config
 from siamray.data.preparation import existing_store, prepare
 from siamray.data.store import Store
-from siamray.downstream.patches import parse_metric
+from siamray.downstream.metrics import parse_metric
 from siamray.errors import UserError, run_command
 from siamray.files import write_parquet
 from siamray.provenance import git_state, versions

@@ -41,8 +41,8 @@ def evaluate(encoder: PairEncoder, store: Store, config: Config, examples: Path 
     cutter = PairCutter(store, config.pairs)
     side = patch_side(config)
 
-    def cut(samples: pd.DataFrame) -> NDArray[np.float32]:
-        return cutter(samples, side)
+    def cut(samples: pd.DataFrame, context: int = 0) -> NDArray[np.float32]:
+        return cutter(samples, side, context)
 
     samples = patches.sample_patches(store, config)
     predictions = patches.score(encoder, samples, cut, config)

@@ -273,14 +273,18 @@ def _check_values(section: Any, prefix: str) -> None:
         value, name, rule = getattr(section, entry.name), prefix + entry.name, entry.metadata
         if dataclasses.is_dataclass(value):
             _check_values(value, f"{name}.")
-        elif value is None:
-            continue
-        elif rule.get("choices") and value not in rule["choices"]:
-            raise UserError(f"{name}={value}: not an allowed value{nearest(str(value), list(rule['choices']))}")
-        elif rule.get("low") is not None and value < rule["low"]:
-            raise UserError(f"{name}={value}: must be at least {rule['low']}")
-        elif rule.get("high") is not None and value > rule["high"]:
-            raise UserError(f"{name}={value}: must be at most {rule['high']}")
+        elif value is not None:
+            for part in value if isinstance(value, list) else [value]:
+                _check_value(name, part, rule)
+
+
+def _check_value(name: str, value: Any, rule: typing.Mapping[str, Any]) -> None:
+    if rule.get("choices") and value not in rule["choices"]:
+        raise UserError(f"{name}={value}: not an allowed value{nearest(str(value), list(rule['choices']))}")
+    if rule.get("low") is not None and value < rule["low"]:
+        raise UserError(f"{name}={value}: must be at least {rule['low']}")
+    if rule.get("high") is not None and value > rule["high"]:
+        raise UserError(f"{name}={value}: must be at most {rule['high']}")
 
 
 def _without_none(kind: Any) -> Any:

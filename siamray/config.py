@@ -451,6 +451,67 @@ class ProbeConfig:
 
 
 @dataclass
+class FineTuningConfig:
+    """Training the whole encoder on labelled patches."""
+
+    epochs: int = option(
+        0,
+        "epochs at most, of which validation women choose one; 0 = no fine-tuning, as it costs as pretraining does",
+        low=0,
+    )
+    learning_rate: float = option(3e-4, "greatest learning rate of the encoder (AdamW, cosine to 0)", low=0)
+    head_factor: float = option(
+        10.0, "learning rate of the new last layer as a multiple of the encoder's; it starts from nothing", low=0
+    )
+    weight_decay: float = option(1e-4, "weight decay of AdamW", low=0)
+    batch_patches: int = option(64, "patches per optimiser step", low=2)
+    augment: bool = option(True, "augment the training patches as pairs.augmentation says; few labels overfit at once")
+
+
+@dataclass
+class BagsConfig:
+    """Patches of which a breast, an exam or a woman is told as a whole."""
+
+    stride_share: float = option(
+        1.0, "stride of their grid as a share of the patch side; 1 sees all tissue once", low=0.05, high=4
+    )
+    patches_per_image: int = option(
+        64, "patches per image at most, a seeded choice; 64 hold 20,000 images of resnet10t in 2.6 GB", low=1
+    )
+    class_weights: str = option(
+        "balanced",
+        "weight of a class in training: balanced (its inverse frequency, or rare classes are never answered) or equal",
+        choices=("balanced", "equal"),
+    )
+
+
+@dataclass
+class AttentionConfig:
+    """Gated attention over the patches of a bag (Ilse 2018)."""
+
+    width: int = option(
+        64, "width of the layer before the attention, and of the attention; small, as women are few", low=1
+    )
+    dropout: float = option(0.25, "share of that layer's features left out in training", low=0, high=0.9)
+    epochs: int = option(100, "epochs at most", low=1)
+    patience: int = option(15, "epochs without a smaller loss on validation women after which training stops", low=1)
+    learning_rate: float = option(1e-3, "learning rate of AdamW", low=0)
+    weight_decay: float = option(1e-2, "weight decay of AdamW", low=0)
+    batch_bags: int = option(16, "bags per optimiser step", low=1)
+
+
+@dataclass
+class OutcomeConfig:
+    """The task outcome of a woman."""
+
+    positive: List[str] = option(
+        ["malignant", "interval_cancer"],
+        "outcomes that AUC and average precision tell from all others; the cancers",
+        choices=("normal", "benign", "malignant", "interval_cancer"),
+    )
+
+
+@dataclass
 class IntervalsConfig:
     """Intervals and tests."""
 
@@ -463,8 +524,26 @@ class IntervalsConfig:
 class DownstreamConfig:
     """What an encoder is asked to do, and how sure the answer is."""
 
+    tasks: List[str] = option(
+        ["patches"],
+        "tasks: patches (abnormal or normal), birads (of breast and exam), outcome (of the woman), density (of the "
+        "breast); patches alone by default, as the others encode every image and their labels are rarer",
+        choices=("patches", "birads", "outcome", "density"),
+    )
     patches: PatchesConfig = field(default_factory=PatchesConfig)
     probe: ProbeConfig = field(default_factory=ProbeConfig)
+    label_fractions: List[float] = option(
+        [1.0],
+        "shares of the labelled training women that classifiers of patches learn from, beside all of them; validation "
+        "women choose as ever",
+        low=0.0001,
+        high=1,
+    )
+    label_draws: int = option(3, "seeded draws of the women of a label fraction below 1, nested in one another", low=1)
+    fine_tuning: FineTuningConfig = field(default_factory=FineTuningConfig)
+    bags: BagsConfig = field(default_factory=BagsConfig)
+    attention: AttentionConfig = field(default_factory=AttentionConfig)
+    outcome: OutcomeConfig = field(default_factory=OutcomeConfig)
     intervals: IntervalsConfig = field(default_factory=IntervalsConfig)
     examples: int = option(2, "test exams whose distance map is kept for the report", low=0)
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from siamray.compose import compose, to_dict
@@ -13,7 +14,8 @@ from siamray.config import Config
 from siamray.data.pairs import patch_side
 from siamray.data.preparation import prepare
 from siamray.downstream import patches
-from siamray.downstream.evaluation import evaluate
+from siamray.downstream.evaluation import check_tasks, evaluate
+from siamray.downstream.metrics import TASKS, parse_metric
 from siamray.errors import UserError, run_command
 from siamray.files import write_json, write_parquet
 from siamray.pretraining import encoder
@@ -36,6 +38,7 @@ def main(words: list[str]) -> None:
     tested = encoder.load(config.encoder.folder)
     _check_patches(config, tested)
     store = prepare(config)
+    check_tasks(store, config)
     found = {
         "encoder": evaluate(tested, store, config, Path(config.out) / "examples"),
         "untrained": evaluate(_untrained(config, tested), store, config),
@@ -47,15 +50,21 @@ def main(words: list[str]) -> None:
         folder / "evaluation.json",
         {
             "metrics": {name: result.metrics for name, result in found.items()},
+            "notes": {name: result.notes for name, result in found.items()},
             "config": to_dict(config),
             "data_fingerprint": store.fingerprint,
             "git": git_state(),
             "versions": versions(),
         },
     )
-    Console().print(_table({name: result.metrics for name, result in found.items()}, config))
-    for reason, findings in patches.left_out_findings(store, config).items():
-        print(f"{findings} findings gave no lesion patch: {reason}")
+    metrics = {name: result.metrics for name, result in found.items()}
+    for task in config.downstream.tasks:
+        Console().print(_table(metrics, config) if task == patches.TASK else _class_table(task, metrics, config))
+    if patches.TASK in config.downstream.tasks:
+        for reason, findings in patches.left_out_findings(store, config).items():
+            print(f"{findings} findings gave no lesion patch: {reason}")
+    for note in sorted({note for result in found.values() for note in result.notes if _matters(note)}):
+        print(note)
     print(f"predictions and metrics: {folder}")
 
 
@@ -110,6 +119,35 @@ def _table(metrics: dict[str, dict[str, Any]], config: Config) -> Table:
                 f"{precision['value']:.3f}", f"{precision['low']:.3f} to {precision['high']:.3f}",
             )  # fmt: skip
     return table
+
+
+def _class_table(task: str, metrics: dict[str, dict[str, Any]], config: Config) -> Table:
+    """The statistics of a task on breasts, exams or women, a row per score and encoder."""
+    counts = metrics["encoder"]
+    confidence = round(100 * config.downstream.intervals.confidence)
+    units = [name for name in ("breasts", "exams") if f"{task}_{name}" in counts]
+    held = ", ".join(f"{counts[f'{task}_{name}']:.0f} {name}" for name in units)
+    table = Table(
+        "score", "encoder", *(kind.replace("_", " ") for kind in TASKS[task]),
+        title=f"{task}: {held}{' of ' * bool(held)}{counts[f'{task}_women']:.0f} test women",
+        caption=f"[..]: {confidence} % intervals, bootstrap over women, {config.downstream.intervals.replicates} "
+        "replicates",
+    )  # fmt: skip
+    named = [
+        parse_metric(name) for name, value in counts.items() if name.startswith(f"{task}_") and isinstance(value, dict)
+    ]
+    for score in dict.fromkeys(name.score for name in named):
+        for encoder_name, found in metrics.items():
+            values = [found[f"{task}_{score}_{kind}"] for kind in TASKS[task]]
+            cells = [f"{value['value']:.3f} [{value['low']:.3f}, {value['high']:.3f}]" for value in values]
+            # Brackets are rich's markup where a word follows them.
+            table.add_row(score, encoder_name, *(escape(cell) for cell in cells))
+    return table
+
+
+def _matters(note: str) -> bool:
+    """Whether a note tells of something missing, and not only of what validation women chose."""
+    return any(word in note for word in ("left out", "not ", ": no ", "; no ", "instead of"))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from siamray.compose import compose
 from siamray.config import Config
 from siamray.data.preparation import existing_store, prepare
 from siamray.data.store import Store
-from siamray.downstream.patches import parse_metric
+from siamray.downstream.metrics import parse_metric
 from siamray.errors import UserError, run_command
 from siamray.files import write_parquet
 from siamray.provenance import git_state, versions
@@ -28,8 +28,13 @@ from siamray.sweeps.runner import run_trials, sole_driver, unfinished
 from siamray.sweeps.search import check_parameters, run_search
 
 # Compared beside the primary metric, each a family of its own: what the encoder's features are worth to another
-# classifier, and what the distance tells without any label.
-SECONDARY_METRICS = ("patches_linear_ap", "patches_knn20_auc", "patches_distance_auc")
+# classifier, what the distance tells without any label, and what they are worth in the other tasks.
+SECONDARY_METRICS = {
+    "patches": ("patches_linear_ap", "patches_knn20_auc", "patches_distance_auc"),
+    "birads": ("birads_attention_macro_auc", "birads_attention_kappa", "birads_attention_macro_f1"),
+    "outcome": ("outcome_attention_auc",),
+    "density": ("density_attention_macro_auc",),
+}
 
 
 def main(words: list[str]) -> None:
@@ -46,10 +51,10 @@ def main(words: list[str]) -> None:
         raise UserError("name one ablation=NAME or one search=NAME; --help lists them")
     console = Console(stderr=True)
     if config.ablation is not None:
-        parse_metric(config.ablation.metric)
+        _check_metric(config.ablation.metric, config)
         run_ablation(config, words, console)
     elif config.search is not None:
-        parse_metric(config.search.metric)
+        _check_metric(config.search.metric, config)
         check_parameters(config.search)
         run_searching(config, words, console)
 
@@ -169,9 +174,33 @@ def compare_trials(config: Config, trials: list[Trial], experiment: Path) -> pd.
             config.downstream.intervals,
             costs,
         )
-        for metric in dict.fromkeys((ablation.metric, *SECONDARY_METRICS))
+        for metric in dict.fromkeys((ablation.metric, *_secondary_metrics(config)))
     ]
     return pd.concat(compared, ignore_index=True)
+
+
+def _check_metric(metric: str, config: Config) -> None:
+    """Refuses a metric that no trial would have.
+
+    Raises:
+        UserError: the name is no metric's, or its task is not asked.
+    """
+    task = parse_metric(metric).task
+    if task not in config.downstream.tasks:
+        tasks = ",".join([*config.downstream.tasks, task])
+        raise UserError(
+            f"metric {metric}: its task is not asked; say downstream.tasks=[{tasks}], or name another metric"
+        )
+
+
+def _secondary_metrics(config: Config) -> list[str]:
+    return [metric for task in config.downstream.tasks for metric in SECONDARY_METRICS.get(task, ())]
+
+
+def _printed_metrics(config: Config) -> list[str]:
+    """The metrics that the terminal shows beside the primary one: one of every task; the report shows all."""
+    shown = {task: metrics[0] for task, metrics in SECONDARY_METRICS.items()} | {"patches": "patches_distance_auc"}
+    return [shown[task] for task in config.downstream.tasks if task in shown]
 
 
 def _check_same_question(experiment: Path, config: Config) -> None:
@@ -252,7 +281,7 @@ def _print_comparison(config: Config, comparison: pd.DataFrame, trials: pd.DataF
     ablation = config.ablation
     assert ablation is not None
     console = _table_console()
-    for metric in dict.fromkeys((ablation.metric, "patches_distance_auc")):
+    for metric in dict.fromkeys((ablation.metric, *_printed_metrics(config))):
         console.print(tables.console_table(comparison, metric, config.downstream.intervals.confidence))
     women = comparison.women.max() if len(comparison) else 0
     console.print(f"{len(trials)} trials, {women} test women")

@@ -171,6 +171,19 @@ def test_pretrain_leaves_an_encoder_that_evaluate_tests_beside_the_controls(tmp_
     assert 0 <= record["metrics"]["encoder"]["patches_linear_auc"]["value"] <= 1
     for text in ("untrained", "brightness", "test women"):
         assert text in tested.stdout
+    tasks = ["downstream.tasks=[birads,outcome,density]", "downstream.attention.epochs=3"]
+    asked = siamray("evaluate", *TINY, *tasks, f"encoder={encoder}", "out=three", cwd=tmp_path)
+    assert asked.returncode == 0, asked.stderr
+    record = json.loads((tmp_path / "three" / "evaluation.json").read_text())
+    for metric in ("birads_attention_macro_auc", "birads_exam_mean_kappa", "outcome_mean_auc", "density_mean_macro_f1"):
+        assert set(record["metrics"]["untrained"][metric]) == {"value", "low", "high"}
+    assert "patches_linear_auc" not in record["metrics"]["encoder"]
+    assert any(note.startswith("outcome attention: epoch") for note in record["notes"]["encoder"])
+    predictions = pd.read_parquet(tmp_path / "three" / "predictions.parquet")
+    assert set(predictions.task) == {"birads", "outcome", "density"}
+    assert predictions.probabilities.map(sum).round(6).eq(1).all()
+    for text in ("macro auc", "exam_attention", "outcome: 4 test women"):
+        assert text in asked.stdout
     refused(
         siamray("evaluate", *TINY, f"encoder={encoder}", "preparation.spacing_mm=1.0", cwd=tmp_path),
         "preparation.spacing_mm=0.8",
@@ -194,6 +207,29 @@ def test_a_trial_may_use_all_processors_for_its_train_workers(tmp_path: Path) ->
     assert not list((tmp_path / "one" / "trials").glob("*/ray"))
 
 
+@pytest.mark.slow
+def test_an_ablation_may_be_of_another_task_and_compares_it_over_women(tmp_path: Path) -> None:
+    (tmp_path / "ablation").mkdir()
+    (tmp_path / "ablation" / "outcome.yaml").write_text(
+        "name: outcome\nquestion: outcome?\nreference: a\nmetric: outcome_mean_auc\n"
+        "variants: {a: [pretraining.epochs=1]}\ncontrols: {untrained: [pretraining.epochs=0]}\n"
+    )
+    words = ["downstream.tasks=[outcome,birads]", "downstream.attention.epochs=3", "pretraining.warmup_epochs=0"]
+    done = siamray("sweep", f"experiments={tmp_path}", "ablation=outcome", *TINY, *words, "seeds=2", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    rows = pd.read_parquet(tmp_path / "results" / "outcome" / "comparison.parquet")
+    assert set(rows.metric) == {
+        "outcome_mean_auc",
+        "outcome_attention_auc",
+        *(f"birads_attention_{kind}" for kind in ("macro_auc", "kappa", "macro_f1")),
+    }
+    assert (rows.women == 4).all()
+    assert rows.lesions.isna().all()
+    assert "outcome_mean_auc" in done.stdout
+    (record, *_) = (tmp_path / "results" / "outcome" / "trials").glob("*/trial.json")
+    assert any(note.startswith("outcome mean: ") for note in json.loads(record.read_text())["notes"])
+
+
 def test_a_dry_run_lists_the_trials_and_their_cost_and_runs_nothing(tmp_path: Path) -> None:
     done = siamray("sweep", "ablation=soft_labels", *TINY, "seeds=2", f"results={tmp_path / 'none'}", "dry_run=true")
     assert done.returncode == 0, done.stderr
@@ -208,6 +244,9 @@ def test_a_dry_run_lists_the_trials_and_their_cost_and_runs_nothing(tmp_path: Pa
         ("sweep", [], "name one ablation=NAME or one search=NAME"),
         ("sweep", ["ablation=soft_lables"], "did you mean 'soft_labels'?"),
         ("sweep", ["ablation=soft_labels", "ablation.metric=patches_auc"], "patches_auc"),
+        ("sweep", ["ablation=soft_labels", "ablation.metric=outcome_mean_auc"], "downstream.tasks=[patches,outcome]"),
+        ("sweep", ["ablation=soft_labels", "downstream.tasks=[patches,biards]"], "did you mean 'birads'?"),
+        ("sweep", ["ablation=soft_labels", "downstream.label_fractions=[0.1,2]"], "must be at most 1"),
         ("sweep", ["ablation=soft_labels", "encoder.backbone=resnet10x", *TINY], "resnet10t"),
         ("pretrain", ["pretraining.marjin=1"], "did you mean 'pretraining.margin'?"),
         ("pretrain", ["encoder.backbone=resnet10x", *TINY_DATA], "resnet10t"),

@@ -29,8 +29,20 @@ _SCORES = {
     "abnormality": "head's abnormality",
     "brightness": "brightness difference",
     "blob": "blob filter",
+    "finetuned": "fine-tuned encoder",
+    "attention": "attention pooling",
+    "mean": "mean pooling",
+    "exam_attention": "attention pooling of the exam",
+    "exam_mean": "mean pooling of the exam",
 }
-_MEASURES = {"auc": "AUC", "ap": "average precision"}
+# What ends a metric's name, the longest first.
+_MEASURES = {
+    "macro_auc": "macro AUC",
+    "macro_f1": "macro F1",
+    "kappa": "quadratic kappa",
+    "auc": "AUC",
+    "ap": "average precision",
+}
 
 
 @dataclass(frozen=True)
@@ -111,12 +123,19 @@ def seconds(value: float) -> str:
 
 
 def metric_name(metric: str) -> str:
-    """Says a metric's name in words: ``patches_linear_auc`` is "AUC of the linear probe on patches"."""
-    words = metric.removeprefix("validation_").split("_")
+    """Says a metric's name in words: ``patches_linear_auc`` is "AUC of the linear probe on patches".
+
+    ``linear@10`` is the linear probe that learnt from 10 % of the labelled women.
+    """
+    name = metric.removeprefix("validation_")
     where = " (validation women)" if metric.startswith("validation_") else ""
-    if len(words) >= 3 and words[-1] in _MEASURES and words[-2] in _SCORES:
-        return f"{_MEASURES[words[-1]]} of the {_SCORES[words[-2]]} on {' '.join(words[:-2])}{where}"
-    return " ".join(words) + where
+    measure = next((end for end in _MEASURES if name.endswith(f"_{end}")), None)
+    task, _, asked = name.removesuffix(f"_{measure}").partition("_")
+    score, _, share = asked.partition("@")
+    if measure is None or score not in _SCORES:
+        return " ".join(name.split("_")) + where
+    women = f" with {share} % of the labelled women" if share else ""
+    return f"{_MEASURES[measure]} of the {_SCORES[score]}{women} on {task}{where}"
 
 
 def count(value: Any, one: str, many: str | None = None) -> str:

@@ -1,6 +1,6 @@
 """An encoder and a store go in; predictions, metrics and example maps of every task come out."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 from siamray.config import Config
 from siamray.data.pairs import PairCutter, patch_side
 from siamray.data.store import Store
-from siamray.downstream import patches
+from siamray.downstream import bag_task, birads, density, outcome, patches
+from siamray.downstream.bags import encode_images
 from siamray.downstream.examples import write_examples
+from siamray.errors import UserError
 from siamray.pretraining.encoder import PairEncoder
 
 
@@ -21,31 +23,67 @@ class Evaluation:
     """What an encoder achieved."""
 
     predictions: pd.DataFrame
-    """One row per task, score and sample of validation and test women."""
+    """One row per task, score, draw and sample of validation and test women."""
     metrics: dict[str, Any]
     """Name -> {"value", "low", "high"}."""
+    notes: list[str] = field(default_factory=list)
+    """What was chosen, left out or replaced by a fallback, per task and score."""
+
+
+def check_tasks(store: Store, config: Config) -> None:
+    """Makes sure that the data set can answer the tasks: before hours of training, not after them.
+
+    Raises:
+        UserError: no task is named, or the data set does not know what a task asks for.
+    """
+    if not config.downstream.tasks:
+        raise UserError("downstream.tasks=[]: name a task, such as downstream.tasks=[patches]")
+    for task in _bag_tasks(config):
+        bag_task.check(task, store, config)
 
 
 def evaluate(encoder: PairEncoder, store: Store, config: Config, examples: Path | None = None) -> Evaluation:
-    """Tests an encoder on every task.
+    """Tests an encoder on every task of downstream.tasks.
 
     Args:
-        encoder: its features stay frozen.
+        encoder: its features stay frozen, but for the score finetuned, which trains a copy.
         store: the prepared exams.
         config: tasks, probes and intervals are in its downstream section.
         examples: folder for the distance maps of a few test exams; None writes none.
 
     Raises:
-        UserError: if a split lacks lesions or normal tissue.
+        UserError: if a split lacks lesions or normal tissue, or `check_tasks` does.
     """
+    check_tasks(store, config)
     cutter = PairCutter(store, config.pairs)
     side = patch_side(config)
+    intervals = config.downstream.intervals
 
-    def cut(samples: pd.DataFrame) -> NDArray[np.float32]:
-        return cutter(samples, side)
+    def cut(samples: pd.DataFrame, context: int = 0) -> NDArray[np.float32]:
+        return cutter(samples, side, context)
 
-    samples = patches.sample_patches(store, config)
-    predictions = patches.score(encoder, samples, cut, config)
+    predictions: list[pd.DataFrame] = []
+    metrics: dict[str, Any] = {}
+    if patches.TASK in config.downstream.tasks:
+        predictions.append(patches.score(encoder, patches.sample_patches(store, config), cut, config))
+        metrics |= patches.metrics(predictions[-1], intervals)
+    of_bags = _bag_tasks(config)
+    if of_bags:
+        images = encode_images(encoder, store, cut, config)
+        for task in of_bags:
+            predictions.append(bag_task.score(task, images, store, config))
+            metrics |= bag_task.metrics(task, predictions[-1], intervals)
     if examples is not None and config.downstream.examples > 0:
         write_examples(encoder, store, config, cutter, examples)
-    return Evaluation(predictions, patches.metrics(predictions, config.downstream.intervals))
+    together = pd.concat(predictions, ignore_index=True)
+    return Evaluation(together, metrics, _notes(together))
+
+
+def _bag_tasks(config: Config) -> list[bag_task.BagTask]:
+    known = [birads.TASK, outcome.task(config.downstream.outcome), density.TASK]
+    return [task for task in known if task.label in config.downstream.tasks]
+
+
+def _notes(predictions: pd.DataFrame) -> list[str]:
+    told = predictions[predictions.note != ""].drop_duplicates(["task", "score", "note"])
+    return [f"{row.task} {row.score}: {row.note}" for row in told.itertuples()]

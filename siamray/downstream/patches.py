@@ -1,8 +1,7 @@
 """The store and an encoder go in; the task abnormal-vs-normal patch comes out: samples, predictions and metrics."""
 
-import re
-from collections.abc import Callable, Iterator
-from typing import Any, Literal, NamedTuple, cast
+from collections.abc import Iterator
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import pandas as pd
@@ -17,9 +16,13 @@ from siamray.data.pairs import SIDES, common_tissue, patch_side, tissue_share
 from siamray.data.store import Store
 from siamray.downstream import controls, intervals, probes
 from siamray.downstream.features import extract
+from siamray.downstream.fine_tuning import Cut, fine_tune
+from siamray.downstream.label_fractions import LabelDraw, draw_women
+from siamray.downstream.metrics import SPLITS, Metric, metrics_of_scores, prefix
 from siamray.errors import UserError
-from siamray.pretraining.distances import pair_distances
+from siamray.pretraining.distances import embed
 from siamray.pretraining.encoder import PairEncoder
+from siamray.pretraining.shifts import least_distances, shift_pixels, shifted
 from siamray.seeds import named_seed
 
 TASK = "patches"
@@ -31,14 +34,8 @@ SAMPLE_COLUMNS = [
 ]
 NORMAL = "normal"
 SAMPLES_AT_ONCE = 2048
-STATISTICS: dict[intervals.Statistic, Callable[..., float]] = {
-    "auc": intervals.auc,
-    "ap": intervals.average_precision,
-}
 
-Cut = Callable[[pd.DataFrame], NDArray[np.float32]]
 Places = NDArray[np.int64]
-Metric = dict[str, float]
 
 
 class Placement(NamedTuple):
@@ -48,12 +45,14 @@ class Placement(NamedTuple):
     left_out: pd.DataFrame
 
 
-class MetricName(NamedTuple):
-    """The parts of a metric's name, such as validation_patches_linear_auc."""
+class Answers(NamedTuple):
+    """What a classifier answers to validation and to test samples, and what a reader must know of it."""
 
-    split: str
     score: str
-    kind: intervals.Statistic
+    validation: NDArray[np.float64]
+    test: NDArray[np.float64]
+    note: str
+    draw: int
 
 
 def sample_patches(store: Store, config: Config) -> pd.DataFrame:
@@ -169,51 +168,50 @@ def brightness_difference(pair_patches: NDArray[np.float32]) -> NDArray[np.float
 
 
 def score(encoder: nn.Module, samples: pd.DataFrame, cut: Cut, config: Config) -> pd.DataFrame:
-    """Scores validation and test samples by an encoder whose weights stay as they are.
+    """Scores validation and test samples by an encoder whose weights stay as they are, but for ``finetuned``.
 
     Scores: ``linear`` and ``knn<k>`` on the features of the sample's own side, learnt from training women's samples;
-    ``distance``, the distance of both sides' projected embeddings (in the space that the encoder's metadata name
-    "embedding", else unit); ``abnormality``, the log odds of the encoder's head on the sample's own side, where it has
-    one; ``brightness``, see `brightness_difference`, and ``blob``, see `controls.blob`.
+    ``finetuned``, where downstream.fine_tuning.epochs are more than 0, see `fine_tune`; ``distance``, the distance of
+    both sides' projected embeddings (in the space that the encoder's metadata name "embedding", else unit; the least
+    over shifts where they name "shift_share"); ``abnormality``, the log odds of the encoder's head on the sample's own
+    side, where it has one; ``brightness``, see `brightness_difference`, and ``blob``, see `controls.blob`. What was
+    learnt from a part of the women has its name after it, such as ``linear@10`` (see
+    siamray.downstream.label_fractions), and several draws.
 
     Args:
         encoder: turns [B, 1, P, P] into features and embeddings.
         samples: from `sample_patches`.
         cut: gives the normalized pairs [N, 2, P, P] of some samples; axis 1 is left, right.
-        config: its downstream.probe section.
+        config: its downstream.probe, label and fine_tuning sections.
 
     Returns:
-        One row per score and sample: task, score, the columns of the sample, value (higher = more abnormal), and note:
-        the C that validation chose, the number of neighbours that voted, or why values are missing.
+        One row per score, draw and sample: task, score, the columns of the sample, value (higher = more abnormal), draw
+        and note: the C that validation chose, the number of neighbours that voted, or why values are missing.
 
     Raises:
         ValueError: the encoder gives features that are not finite.
     """
     embedding = (getattr(encoder, "metadata", None) or {}).get("embedding", "unit")
-    features, unlearnt = _measure(encoder, samples, cut, embedding)
-    labels = samples.label.to_numpy()
-    train, validation, test = (samples.split.eq(split).to_numpy() for split in (LEARNT_ON, *SCORED_ON))
-    probe_config = config.downstream.probe
-    learnt = (features[train], labels[train])
-    linear = probes.linear_probe(*learnt, features[validation], labels[validation], features[test], probe_config)
-    note = f"C={linear.strength:g}" if not linear.note else linear.note
-    answers = [("linear", linear.validation_scores, linear.test_scores, note)]
-    for k in probe_config.neighbours:
-        votes = [
-            probes.knn_scores(*learnt, features[chosen], k, probe_config.temperature) for chosen in (validation, test)
-        ]
-        answers.append((f"knn{k}", votes[0].scores, votes[1].scores, f"k={votes[0].neighbours}"))
+    features, unlearnt = _measure(encoder, samples, cut)
+    validation, test = (samples.split.eq(split).to_numpy() for split in SCORED_ON)
+    answers: list[Answers] = []
+    for draw in draw_women(samples[samples.split == LEARNT_ON], config):
+        answers += _probed(features, samples, draw, config)
+        if config.downstream.fine_tuning.epochs > 0:
+            answers.append(_fine_tuned(encoder, samples, cut, draw, config))
     answers += [
-        (name, values[validation], values[test], embedding if name == "distance" else "")
+        Answers(name, values[validation], values[test], embedding if name == "distance" else "", 0)
         for name, values in unlearnt.items()
     ]
     kept = ["split", "woman_id", "sample_id", "entry_id", "side", "label", "value", "category", "density", "view"]
     tables = [
-        samples[chosen].assign(task=TASK, score=name, value=values.astype(np.float64), note=why)
-        for name, *of_split, why in answers
-        for chosen, values in zip((validation, test), of_split, strict=True)
+        samples[chosen].assign(
+            task=TASK, score=found.score, value=values.astype(np.float64), draw=found.draw, note=found.note
+        )
+        for found in answers
+        for chosen, values in ((validation, found.validation), (test, found.test))
     ]
-    return pd.concat(tables, ignore_index=True)[["task", "score", *kept, "note"]]
+    return pd.concat(tables, ignore_index=True)[["task", "score", *kept, "draw", "note"]]
 
 
 def metrics(predictions: pd.DataFrame, config: IntervalsConfig) -> dict[str, Metric | float]:
@@ -228,55 +226,71 @@ def metrics(predictions: pd.DataFrame, config: IntervalsConfig) -> dict[str, Met
         lesion patches), patches_women, patches_lesions, patches_normals and patches_undefined_replicates (those without
         one of the classes, left out of the intervals); the same on validation women with ``validation_`` before it.
     """
-    found: dict[str, Metric | float] = {}
-    for split, prefix in (("test", ""), ("validation", "validation_")):
+    found = metrics_of_scores(predictions, TASK, config)
+    for split in SPLITS:
         rows = predictions[(predictions.task == TASK) & (predictions.split == split)]
         if rows.empty:
             continue
-        codes, women = pd.factorize(rows.woman_id, sort=True)
+        first = rows[(rows.score == rows.score.iloc[0]) & (rows.draw == rows.draw.iloc[0])]
+        codes, women = pd.factorize(first.woman_id, sort=True)
         weights = intervals.women_weights(len(women), config.replicates, config.seed)
-        of_score = [(str(name), rows.score.eq(name).to_numpy()) for name in rows.score.unique()]
-        for name, chosen in of_score:
-            labels, values = rows.label.to_numpy()[chosen], rows.value.to_numpy()[chosen]
-            for kind, statistic in STATISTICS.items():
-                replicates = intervals.bootstrap(kind, labels, values, codes[chosen], weights)
-                low, high = intervals.interval(replicates, config.confidence)
-                found[f"{prefix}{TASK}_{name}_{kind}"] = {"value": statistic(labels, values), "low": low, "high": high}
-        first = rows[of_score[0][1]]
-        any_score = intervals.bootstrap("auc", first.label, np.zeros(len(first)), codes[of_score[0][1]], weights)
+        any_score = intervals.bootstrap("auc", first.label, np.zeros(len(first)), codes, weights)
         found |= {
-            f"{prefix}{TASK}_prevalence": float(first.label.mean()),
-            f"{prefix}{TASK}_women": float(len(women)),
-            f"{prefix}{TASK}_lesions": float(first.label.sum()),
-            f"{prefix}{TASK}_normals": float((1 - first.label).sum()),
-            f"{prefix}{TASK}_undefined_replicates": float(np.isnan(any_score).sum()),
+            f"{prefix(split)}{TASK}_prevalence": float(first.label.mean()),
+            f"{prefix(split)}{TASK}_women": float(len(women)),
+            f"{prefix(split)}{TASK}_lesions": float(first.label.sum()),
+            f"{prefix(split)}{TASK}_normals": float((1 - first.label).sum()),
+            f"{prefix(split)}{TASK}_undefined_replicates": float(np.isnan(any_score).sum()),
         }
     return found
 
 
-def parse_metric(name: str) -> MetricName:
-    """Takes a metric's name apart.
+def _probed(features: NDArray[np.float32], samples: pd.DataFrame, draw: LabelDraw, config: Config) -> Iterator[Answers]:
+    """Answers of the classifiers on frozen features that learn from the women of a draw."""
+    probe_config = config.downstream.probe
+    labels = samples.label.to_numpy()
+    train = (samples.split.eq(LEARNT_ON) & samples.woman_id.isin(draw.women)).to_numpy()
+    validation, test = (samples.split.eq(split).to_numpy() for split in SCORED_ON)
+    learnt = (features[train], labels[train])
+    linear = probes.linear_probe(*learnt, features[validation], labels[validation], features[test], probe_config)
+    note = _joined(linear.note or f"C={linear.strength:g}", draw.note)
+    yield Answers(f"linear{draw.suffix}", linear.validation_scores, linear.test_scores, note, draw.draw)
+    for k in probe_config.neighbours:
+        votes = [
+            probes.knn_scores(*learnt, features[chosen], k, probe_config.temperature) for chosen in (validation, test)
+        ]
+        note = _joined(f"k={votes[0].neighbours}", draw.note)
+        yield Answers(f"knn{k}{draw.suffix}", votes[0].scores, votes[1].scores, note, draw.draw)
 
-    Args:
-        name: such as ``patches_linear_auc`` or ``validation_patches_knn20_ap``.
 
-    Raises:
-        UserError: the name is none of a metric of this task.
-    """
-    parts = re.fullmatch(rf"(validation_)?{TASK}_(\w+)_(auc|ap)", name)
-    if parts is None:
-        raise UserError(
-            f"metric '{name}' is unknown; a metric is {TASK}_SCORE_auc or {TASK}_SCORE_ap with SCORE linear, knn20, "
-            "distance, abnormality, brightness or blob, on validation women with validation_ before it"
-        )
-    split = "validation" if parts[1] else "test"
-    return MetricName(split, parts[2], cast(Literal["auc", "ap"], parts[3]))
+def _fine_tuned(encoder: nn.Module, samples: pd.DataFrame, cut: Cut, draw: LabelDraw, config: Config) -> Answers:
+    """Answers of the encoder that was trained further on the women of a draw."""
+    training = samples[samples.split.eq(LEARNT_ON) & samples.woman_id.isin(draw.women)]
+    validation, test = (samples[samples.split == split] for split in SCORED_ON)
+    tuned = fine_tune(
+        encoder,
+        training,
+        validation,
+        test,
+        cut,
+        config.downstream.fine_tuning,
+        config.pairs.augmentation,
+        named_seed(config.seed, "fine-tuning", draw.suffix, draw.draw),
+    )
+    note = _joined(tuned.note, draw.note)
+    return Answers(f"finetuned{draw.suffix}", tuned.validation_scores, tuned.test_scores, note, draw.draw)
+
+
+def _joined(*notes: str) -> str:
+    return "; ".join(note for note in notes if note)
 
 
 def _measure(
-    encoder: nn.Module, samples: pd.DataFrame, cut: Cut, embedding: str
+    encoder: nn.Module, samples: pd.DataFrame, cut: Cut
 ) -> tuple[NDArray[np.float32], dict[str, NDArray[np.float64]]]:
     """Features [N, F] of each sample's own side, and the scores [N] that need no label."""
+    known = getattr(encoder, "metadata", None) or {}
+    embedding, share = known.get("embedding", "unit"), float(known.get("shift_share", 0))
     features: list[NDArray[np.float32]] = []
     scores: dict[str, list[NDArray[np.float64]]] = {}
     for start in range(0, max(len(samples), 1), SAMPLES_AT_ONCE):
@@ -285,9 +299,12 @@ def _measure(
         both, projected = extract(encoder, pairs.reshape(-1, 1, *pairs.shape[2:]))
         right = part.side.eq(SIDES[1]).to_numpy().astype(np.int64)
         features.append(both[2 * np.arange(len(part)) + right])
-        left_right = torch.from_numpy(projected[0::2]), torch.from_numpy(projected[1::2])
+        left, rights = embed(torch.from_numpy(projected[0::2]), embedding), torch.from_numpy(projected[1::2])
+        if reach := shift_pixels(share, pairs.shape[-1]):
+            windows = torch.from_numpy(cut(part, reach)[:, 1:])
+            rights = torch.from_numpy(extract(encoder, shifted(windows, reach).numpy())[1])
         found = {
-            "distance": pair_distances(*left_right, embedding).numpy().astype(np.float64),
+            "distance": least_distances(left, embed(rights, embedding)).numpy().astype(np.float64),
             "brightness": brightness_difference(pairs),
             "blob": controls.blob(pairs[np.arange(len(part)), right]),
         }

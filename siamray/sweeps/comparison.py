@@ -11,8 +11,9 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
 from siamray.config import IntervalsConfig
-from siamray.downstream.intervals import bootstrap, women_weights
-from siamray.downstream.patches import STATISTICS, TASK, MetricName, parse_metric
+from siamray.downstream.intervals import women_weights
+from siamray.downstream.metrics import LEAST, MetricName, measure, parse_metric
+from siamray.downstream.patches import TASK as PATCHES
 from siamray.errors import UserError, nearest
 
 Floats = NDArray[np.float64]
@@ -81,9 +82,9 @@ def compare(
     The statistic of a variant is the mean of the metric over its blocks (seed, fold); the effect is the variant's minus
     the reference's over the blocks that both have, seeds paired by their number. Intervals and the two-sided p are
     those of Student's t with the error and the degrees of freedom of `estimate`: a paired bootstrap over women, plus
-    the variance between seeds. Intervals of values are cut to 0..1. p is corrected by Holm over the variants; the
-    controls are a family of their own. On a distance metric the brightness difference, which is the same for all
-    trials, is one control more: both are scores that never saw a label.
+    the variance between seeds. Intervals of values are cut to 0..1, of kappas to -1..1. p is corrected by Holm over the
+    variants; the controls are a family of their own. On a distance metric the brightness difference, which is the same
+    for all trials, is one control more: both are scores that never saw a label.
 
     One seed says nothing of the luck of seeds: effect and interval over women are given, but no p and no verdict.
 
@@ -109,7 +110,7 @@ def compare(
     Two seeds are too few where seeds make the noise, as the rows say: two that happen to be alike hide it.
 
     Args:
-        predictions: (variant or control, seed, fold) -> its predictions, see downstream.patches.score; finished trials.
+        predictions: (variant or control, seed, fold) -> its predictions, see downstream.evaluation; finished trials.
         reference: the variant that the others are compared with.
         metric: such as patches_linear_auc.
         variants: names of the variants, with or without the reference.
@@ -141,7 +142,7 @@ def compare(
             if not all(predictions[trial].score.eq(score).any() for trial in of_reference):
                 continue
             for trial in of_reference:
-                plain = MetricName(name.split, score, name.kind)
+                plain = name._replace(score=score)
                 tables[control, *trial[1:]] = _scored(predictions[trial], plain, trial)
             names.append(control)
             beside.add(control)
@@ -154,24 +155,22 @@ def compare(
             "reference": reference,
             "metric": metric,
             "cost_wall_s": _mean_cost(costs or {}, variant),
-            **_compared(outcomes, variant, reference, config),
+            **_compared(outcomes, variant, reference, LEAST.get(name.kind, 0.0), config),
         }
         for variant in names
     ]
-    return _judged(pd.DataFrame(rows), config)[COLUMNS]
+    return _judged(pd.DataFrame(rows), config)[COLUMNS].astype({"lesions": "Int64", "normals": "Int64"})
 
 
 def _scored(predictions: pd.DataFrame, name: MetricName, trial: Trial) -> pd.DataFrame:
-    """The rows of one score and split, in the order of sample_id."""
-    own = (predictions.task == TASK) & (predictions.split == name.split)
+    """The rows of one score and split, in the order of draw and sample_id."""
+    own = (predictions.task == name.task) & (predictions.split == name.split)
     rows = predictions[own & (predictions.score == name.score)]
     if rows.empty:
-        of_split = predictions[own]
-        known = [str(score) for score in of_split.score.unique()]
-        raise UserError(
-            f"{_named(trial)} has no score '{name.score}' of {name.split} women{nearest(name.score, known)}"
-        )
-    return rows.sort_values("sample_id", ignore_index=True)
+        known = [str(score) for score in predictions[own].score.unique()]
+        hint = nearest(name.score, known) if known else f"; the task is off: add {name.task} to downstream.tasks"
+        raise UserError(f"{_named(trial)} has no score '{name.score}' of {name.split} women{hint}")
+    return rows.sort_values([*rows.columns.intersection(["draw"]), "sample_id"], ignore_index=True)
 
 
 def _check_same_samples(tables: Mapping[Trial, pd.DataFrame]) -> None:
@@ -187,7 +186,8 @@ def _check_same_samples(tables: Mapping[Trial, pd.DataFrame]) -> None:
             raise UserError(
                 f"{_named(trial)} and {_named(known)} have not scored the same samples with the same labels "
                 f"({len(differing)} differ{example}): variants must not change data, preparation, "
-                "pairs.minimum_tissue or downstream.patches; run them as experiments of their own"
+                "pairs.minimum_tissue or the downstream sections that choose samples; run them as experiments of their "
+                "own"
             )
 
 
@@ -197,23 +197,22 @@ def _outcomes(tables: Mapping[Trial, pd.DataFrame], name: MetricName, config: In
     weights = women_weights(len(women), config.replicates, config.seed)
     outcomes = {}
     for trial, table in tables.items():
-        labels, values = table.label.to_numpy(), table.value.to_numpy()
-        replicates = bootstrap(name.kind, labels, values, women.get_indexer(table.woman_id), weights)
-        outcomes[trial] = Outcome(STATISTICS[name.kind](labels, values), replicates, table)
+        measured = measure(table, name.kind, women.get_indexer(table.woman_id), weights)
+        outcomes[trial] = Outcome(measured.value, measured.replicates, table)
     return outcomes
 
 
 def _compared(
-    outcomes: Mapping[Trial, Outcome], variant: str, reference: str, config: IntervalsConfig
+    outcomes: Mapping[Trial, Outcome], variant: str, reference: str, least: float, config: IntervalsConfig
 ) -> dict[str, Any]:
-    """Value and effect of one variant with their intervals, p, counts and note."""
+    """Value and effect of one variant with their intervals, p, counts and note; no value can be below the least."""
     of_reference = _blocks(outcomes, reference)
     own = {block: outcome for block, outcome in _blocks(outcomes, variant).items() if block in of_reference}
     blank = dict.fromkeys(["value", "value_low", "value_high", "effect", "effect_low", "effect_high", "p"], np.nan)
     if not own:
         return blank | _counts(own) | {"note": f"no finished trial of a seed and fold that '{reference}' has"}
     value = estimate(own)
-    low, high = np.clip(value.interval(config.confidence), 0, 1)
+    low, high = np.clip(value.interval(config.confidence), least, 1)
     found = blank | {"value": value.mean, "value_low": low, "value_high": high} | _counts(own)
     notes = [_note(own, of_reference, reference)]
     if variant != reference:
@@ -289,16 +288,17 @@ def estimate(blocks: Mapping[Block, Outcome]) -> Estimate:
     return Estimate(mean, float(error), error**4 / spread)
 
 
-def _counts(blocks: Mapping[Block, Outcome]) -> dict[str, int]:
-    """Seeds, folds, and the women, lesion patches and normal patches of the folds."""
-    folds = {fold: outcome.samples for (_, fold), outcome in blocks.items()}
+def _counts(blocks: Mapping[Block, Outcome]) -> dict[str, Any]:
+    """Seeds, folds, and the women of the folds; of the task patches also its lesion and normal patches, else NA."""
+    folds = {fold: outcome.samples.drop_duplicates("sample_id") for (_, fold), outcome in blocks.items()}
+    of_patches = all((table.task == PATCHES).all() for table in folds.values())
     labels = [int(label) for table in folds.values() for label in table.label]
     return {
         "seeds": len({seed for seed, _ in blocks}),
         "folds": len(folds),
         "women": len({woman for table in folds.values() for woman in table.woman_id}),
-        "lesions": sum(labels),
-        "normals": len(labels) - sum(labels),
+        "lesions": sum(labels) if of_patches else pd.NA,
+        "normals": len(labels) - sum(labels) if of_patches else pd.NA,
     }
 
 

@@ -8,7 +8,7 @@
     trials/<trial_id>/
         epochs.parquet        one row per epoch and network: see EPOCH_COLUMNS
         distances.parquet     one row per epoch and network: see DISTANCE_COLUMNS
-        predictions.parquet   one row per task, score and sample: see PREDICTION_COLUMNS
+        predictions.parquet   one row per task, score, draw and sample: see PREDICTION_COLUMNS
         examples/             <entry_id>_left.png, <entry_id>_right.png, maps.parquet, boxes.parquet
         encoder/              the exported encoder
         trial.json            written last: a trial without it does not exist; see TRIAL_KEYS
@@ -55,6 +55,7 @@ TRIAL_KEYS: dict[str, Any] = {
     "reason": "",  # why it failed, one line
     "config": {},  # the resolved configuration
     "metrics": {},  # name -> {value, low, high} or a number; null = not a number
+    "notes": [],  # per task and score: what was chosen, left out, or replaced by a fallback
     "cost": {},  # COST_COLUMNS: seconds
     "git": {},
     "versions": {},
@@ -115,8 +116,10 @@ fitted to them (weights, means, deviations: one number per component; empty wher
 PREDICTION_COLUMNS = [
     *("task", "score", "split"),
     *("woman_id", "sample_id", "entry_id", "side"),
-    *("label", "value"),  # 0 or 1; the score given to the sample, higher = more abnormal
-    *("category", "density", "view"),
+    *("label", "value"),  # 0 or 1, or the rank of the class; the score given to the sample, higher = more abnormal
+    *("category", "density", "view"),  # category: of the finding, or the class of the breast, exam or woman
+    *("draw", "note"),  # which draw of a part of the training women, 0 = the first; what was chosen or left out
+    *("classes", "probabilities"),  # lists: the classes of the task in their order, and their probabilities; or null
 ]
 """Columns of predictions.parquet."""
 

@@ -11,7 +11,7 @@ import pandas as pd
 
 from siamray.compose import to_dict
 from siamray.data.store import Store
-from siamray.downstream.evaluation import Evaluation, evaluate
+from siamray.downstream.evaluation import Evaluation, check_tasks, evaluate
 from siamray.errors import UserError
 from siamray.files import write_parquet
 from siamray.pretraining import encoder, trainer
@@ -39,6 +39,7 @@ def run_trial(trial: Trial, store: Store, folder: Path, report: Report | None = 
     started, clock = datetime.now(UTC), time.perf_counter()
     earlier = _seconds_trained(folder)
     try:
+        check_tasks(store, trial.config)
         trained = trainer.pretrain(trial.config, store, folder, report)
         middle = time.perf_counter()
         evaluation = evaluate(encoder.load(trained), store, trial.config, folder / "examples")
@@ -53,6 +54,7 @@ def run_trial(trial: Trial, store: Store, folder: Path, report: Report | None = 
         **describe(trial, store.fingerprint),
         **outcome,
         "metrics": evaluation.metrics,
+        "notes": evaluation.notes,
         "cost": _cost(trial, earlier + end - clock, earlier + middle - clock, end - middle),
         "started": started.isoformat(timespec="seconds"),
         "ended": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -303,3 +303,15 @@ def test_variants_differ_in_colour_or_dash_and_controls_are_grey() -> None:
 )  # fmt: skip
 def test_numbers_and_metrics_are_said_in_words(shown: str, expected: str) -> None:
     assert shown == expected
+
+
+@pytest.mark.parametrize(
+    ("metric", "words"),
+    [
+        ("patches_linear@10_auc", "AUC of the linear probe with 10 % of the labelled women on patches"),
+        ("birads_exam_attention_macro_auc", "macro AUC of the attention pooling of the exam on birads"),
+        ("outcome_attention_auc", "AUC of the attention pooling on outcome"),
+    ],
+)
+def test_metrics_of_all_tasks_are_named_in_words(metric: str, words: str) -> None:
+    assert style.metric_name(metric) == words

@@ -10,7 +10,8 @@ from torch import nn
 
 from siamray.config import Config, DataConfig, IntervalsConfig
 from siamray.downstream import patches
-from siamray.downstream.patches import brightness_difference, metrics, overlap_share, parse_metric, place_samples
+from siamray.downstream.label_fractions import draw_women
+from siamray.downstream.patches import brightness_difference, metrics, overlap_share, place_samples
 from siamray.errors import UserError
 
 HEIGHT, WIDTH, SIDE = 160, 120, 32
@@ -214,9 +215,9 @@ class MeanEncoder(nn.Module):
         return features, 2 * features
 
 
-def bright_where_abnormal(samples: pd.DataFrame) -> np.ndarray:
+def bright_where_abnormal(samples: pd.DataFrame, context: int = 0) -> np.ndarray:
     """Pairs whose side with the lesion is brighter: the normal side of the other samples varies by its name only."""
-    pairs = np.zeros((len(samples), 2, SIDE, SIDE), dtype=np.float32)
+    pairs = np.zeros((len(samples), 2, SIDE + 2 * context, SIDE + 2 * context), dtype=np.float32)
     for pair, sample in zip(pairs, samples.itertuples(), strict=True):
         generator = np.random.default_rng(list(sample.sample_id.encode()))
         pair += generator.normal(size=pair.shape) + generator.normal(size=(2, 1, 1))
@@ -263,9 +264,38 @@ def test_metrics_are_those_of_scikit_learn_with_intervals_around_them():
         assert 0 <= found[f"{prefix}patches_undefined_replicates"] < 200
 
 
-def test_metric_names_are_taken_apart_and_unknown_ones_refused():
-    assert parse_metric("patches_linear_auc") == ("test", "linear", "auc")
-    assert parse_metric("validation_patches_knn200_ap") == ("validation", "knn200", "ap")
-    for name in ("patches_linear", "linear_auc", "patches_linear_f1", "test_patches_linear_auc"):
-        with pytest.raises(UserError, match=f"metric '{name}' is unknown"):
-            parse_metric(name)
+def test_scores_of_label_fractions_are_those_of_a_probe_on_the_drawn_womens_samples_alone():
+    config = small_config()
+    config.downstream.label_fractions = [0.25]
+    samples = patches.sample_patches(FakeStore(women=36), config)
+    predictions = patches.score(MeanEncoder(), samples, bright_where_abnormal, config)
+    assert set(predictions.score) == {"linear", "knn20", "knn200", "distance", "brightness", "blob"} | {
+        f"{name}@25" for name in ("linear", "knn20", "knn200")
+    }
+    assert predictions.groupby("score").draw.nunique().to_dict()["linear@25"] == 3
+    training = samples[samples.split == "training"]
+    for drawn in draw_women(training, config):
+        if drawn.suffix:
+            alone = samples[(samples.split != "training") | samples.woman_id.isin(drawn.women)]
+            expected = patches.score(MeanEncoder(), alone, bright_where_abnormal, small_config())
+            for name in ("linear", "knn20"):
+                found = predictions[(predictions.score == f"{name}@25") & (predictions.draw == drawn.draw)]
+                np.testing.assert_allclose(found.value, expected.value[expected.score == name], rtol=1e-6)
+                assert found.note.str.endswith(f"draw {drawn.draw}: 3 of 12 women").all()
+    found = metrics(predictions, IntervalsConfig(replicates=100))
+    rows = predictions[(predictions.score == "linear@25") & (predictions.split == "test")]
+    means = [roc_auc_score(part.label, part.value) for _, part in rows.groupby("draw")]
+    assert found["patches_linear@25_auc"]["value"] == pytest.approx(np.mean(means))
+    assert found["patches_women"] == rows.woman_id.nunique()
+
+
+def test_fine_tuning_is_one_score_more_where_it_is_asked_for():
+    config = small_config()
+    config.downstream.fine_tuning.epochs = 2
+    samples = patches.sample_patches(FakeStore(), config)
+    predictions = patches.score(MeanEncoder(), samples, bright_where_abnormal, config)
+    tuned = predictions[predictions.score == "finetuned"]
+    assert sorted(tuned.sample_id) == sorted(samples.sample_id[samples.split != "training"])
+    assert tuned.note.str.fullmatch("epoch [12] of 2").all()
+    again = patches.score(MeanEncoder(), samples, bright_where_abnormal, config)
+    pd.testing.assert_frame_equal(again, predictions)

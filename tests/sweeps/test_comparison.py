@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
+from sklearn.metrics import cohen_kappa_score, f1_score, roc_auc_score
 from statsmodels.stats.multitest import multipletests
 
 from siamray.config import IntervalsConfig
@@ -436,3 +437,84 @@ def test_no_family_errs_more_often_than_one_comparison_may(monkeypatch):
         )
         wrong += int((rows.p_holm <= 0.05).any())
     assert wrong / 25 <= 0.09
+
+
+def birads_trials(seeds: int = 3, women: int = 14) -> dict:
+    """Predictions of two variants about breasts of three classes, the second variant less sure."""
+    generator = np.random.default_rng(21)
+    names = ["1", "3", "4"]
+    truth = np.arange(2 * women) % 3
+    samples = pd.DataFrame({"sample_id": [f"b{n:02d}" for n in range(2 * women)], "label": truth, "split": "test"})
+    samples = samples.assign(
+        task="birads", score="attention", note="", draw=0, woman_id=[f"w{n // 2:02d}" for n in range(2 * women)]
+    )
+    samples["category"] = [names[one] for one in truth]
+    found = {}
+    for name, skill in (("soft", 1.5), ("hard", 0.8)):
+        for seed in range(seeds):
+            logits = generator.normal(size=(2 * women, 3)) + skill * np.eye(3)[truth]
+            probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+            table = samples.assign(value=probabilities @ [0, 1, 2], classes=[names] * len(samples))
+            found[name, seed, 0] = table.assign(probabilities=list(probabilities))
+    return found
+
+
+@pytest.mark.parametrize("kind", ["macro_auc", "kappa", "macro_f1"])
+def test_several_classes_are_compared_as_in_a_slow_loop_over_women(kind):
+    given = birads_trials()
+    config = IntervalsConfig(replicates=120)
+    metric = f"birads_attention_{kind}"
+    row = compare(given, "soft", metric, ["soft", "hard"], [], config).set_index("variant").loc["hard"]
+
+    def statistic(table: pd.DataFrame, counts: np.ndarray) -> float:
+        by_woman = dict(zip(sorted(set(table.woman_id)), counts, strict=True))
+        rows = np.repeat(np.arange(len(table)), table.woman_id.map(by_woman).to_numpy())
+        truth, scores = table.label.to_numpy()[rows], np.stack(table.probabilities.tolist())[rows]
+        if len(set(truth)) < 3:
+            return float("nan")
+        if kind == "macro_auc":
+            return roc_auc_score(truth, scores, multi_class="ovr", average="macro")
+        if kind == "kappa":
+            return cohen_kappa_score(truth, scores.argmax(axis=1), weights="quadratic")
+        return f1_score(truth, scores.argmax(axis=1), average="macro")
+
+    def effects(counts: np.ndarray) -> list[float]:
+        return [statistic(given["hard", s, 0], counts) - statistic(given["soft", s, 0], counts) for s in range(3)]
+
+    whole = effects(np.ones(14, dtype=int))
+    of_women = np.nanvar([np.mean(effects(counts)) for counts in women_weights(14, 120, config.seed)], ddof=1)
+    of_seeds = np.var(whole, ddof=1) / 3
+    error = np.sqrt(of_women + of_seeds)
+    freedom = error**4 / (of_women**2 / 13 + of_seeds**2 / 2)
+    assert row.effect == pytest.approx(np.mean(whole))
+    assert (row.effect_low, row.effect_high) == pytest.approx(stats.t.interval(0.95, freedom, row.effect, error))
+    assert pd.isna(row.lesions)
+    assert pd.isna(row.normals)
+    assert row.women == 14
+
+
+def test_a_kappa_below_0_keeps_its_interval_below_0():
+    given = {trial: table for trial, table in birads_trials().items() if trial[0] == "soft"}
+    for trial, table in given.items():
+        given[trial] = table.assign(probabilities=[row[::-1] for row in table.probabilities])
+    row = compare(given, "soft", "birads_attention_kappa", ["soft"], [], QUICK).iloc[0]
+    assert -1 <= row.value_low < row.value < 0
+
+
+def test_draws_of_a_label_fraction_are_averaged_and_their_samples_counted_once():
+    generator = np.random.default_rng(5)
+    samples = drawn(0)
+    given = {
+        (name, seed, 0): pd.concat(
+            [samples.assign(score="linear@10", value=generator.normal(samples.label), draw=draw) for draw in range(3)]
+        )
+        for name in ("soft", "hard")
+        for seed in range(2)
+    }
+    rows = compare(given, "soft", "patches_linear@10_auc", ["soft", "hard"], [], QUICK).set_index("variant")
+    for name in ("soft", "hard"):
+        parts = [part for trial, table in given.items() if trial[0] == name for _, part in table.groupby("draw")]
+        assert rows.value[name] == pytest.approx(np.mean([auc(part.label, part.value) for part in parts]))
+    assert (rows.lesions == samples.label.sum()).all()
+    with pytest.raises(UserError, match=r"no score 'attention' of test women; the task is off: add outcome to down"):
+        compare(given, "soft", "outcome_attention_auc", ["soft", "hard"], [], QUICK)

@@ -15,6 +15,7 @@ from siamray.config import DataConfig, PhantomConfig
 from siamray.data.dicom import read_image
 from siamray.data.exams import BOX_COLUMNS, VIEWS
 from siamray.data.sources import mias, phantom, read_exams
+from siamray.data.sources.phantom import assessment
 from siamray.data.sources.phantom_anatomy import View, has_lesion, imagine, render
 from siamray.errors import UserError
 from tests.data.sources.conformance import check_source
@@ -72,6 +73,22 @@ def test_phantom_lesions_lie_in_one_breast_in_both_its_views(phantoms: Path) -> 
         assert (rows["birads"] >= 3).all()
     clean = tables.exams[~tables.exams["image_id"].isin(found["image_id"])]
     assert set(clean["outcome"]) == {"normal"}
+
+
+def test_phantom_labels_follow_from_what_is_drawn() -> None:
+    seen = set()
+    for number in range(60):
+        woman = imagine(SMALL, number)
+        assert woman.density in "ABCD"
+        for side in "LR":
+            birads, outcome = assessment(woman, side)
+            malignant = any(lesion.malignant for lesion in woman.lesions)
+            expected = ("malignant" if malignant else "benign") if side == woman.affected else "normal"
+            assert outcome == expected
+            assert birads in {"malignant": (4, 5), "benign": (3, 4), "normal": (1, 2)}[outcome]
+            assert assessment(woman, side) == (birads, outcome), "the same in both views"
+            seen.add((birads, outcome))
+    assert len(seen) == 6
 
 
 def test_phantom_headers_name_no_person_and_are_valid_mammography(phantoms: Path) -> None:

@@ -222,6 +222,20 @@ def _peaks(values: Floats, apart: float) -> list[tuple[int, int]]:
     return kept
 
 
+def pixel_maps(view: View, maps: Floats, shape: tuple[int, int]) -> Floats:
+    """Brings the maps of both sides to pixels.
+
+    Args:
+        view: where the windows lie.
+        maps: [2, rows, cols] from `side_maps`; where a score of the pair stands on the other side, it is 0 here.
+        shape: height and width of the images.
+
+    Returns:
+        [2, height, width], see `pixel_map`.
+    """
+    return np.stack([pixel_map(view, np.where(view.tissue & np.isnan(own), 0.0, own), shape) for own in maps])
+
+
 def pixel_map(view: View, values: Floats, shape: tuple[int, int]) -> Floats:
     """Brings a map of windows to pixels, linear between the centres of the windows that have a value.
 

@@ -29,7 +29,7 @@ from siamray.downstream.candidates import (
     View,
     find_candidates,
     measure,
-    pixel_map,
+    pixel_maps,
     side_evidence,
     side_maps,
     window_encoder,
@@ -126,7 +126,7 @@ def detect(encoder: PairEncoder, store: Store, cutter: PairCutter, config: Confi
     entries = entries[entries.split.isin(SCORED_ON)]
     rows: list[dict[str, Any]] = []
     views: list[tuple[dict[str, Any], View]] = []
-    for entry in entries.to_dict("records"):
+    for entry in ({str(name): value for name, value in record.items()} for record in entries.to_dict("records")):
         view = measure(windows, encoder, store, cutter, str(entry["entry_id"]), rules.minimum_tissue)
         lesions = marked_lesions(store, str(entry["entry_id"]))
         known = {name: entry[name] for name in ("split", "woman_id", "entry_id", "density", "view")}
@@ -229,10 +229,7 @@ def _without_features(view: View, probe: Probe) -> View:
 def _pixel_counts(
     views: Sequence[tuple[dict[str, Any], View]], store: Store, doubtful: set[str], rule: str
 ) -> dict[tuple[str, str], PixelCounts]:
-    """Counts the breasts' pixels in and beside lesions by bins of their score; doubtful views give lesions only.
-
-    A score of the pair counts on both sides: that it also rises on the lesion's partner is scored by the side rule.
-    """
+    """Counts the breasts' pixels in and beside lesions by bins of their score; doubtful views give lesions only."""
     kept = Probe(np.ones(1), 0.0)
     counts: dict[tuple[str, str], PixelCounts] = {}
     for score in SCORES:
@@ -259,10 +256,9 @@ def _entry_pixels(
     """Counts [2, bins] of a view's pixels beside and in lesions, of both sides."""
     lesions = marked_lesions(store, view.entry_id)
     total = np.zeros((2, len(edges) + 1), dtype=np.int64)
-    for values, side in zip(maps, SIDES, strict=True):
-        mask = store.mask(view.entry_id, side)
-        # Where the pair's score stands on the other side, this one scores lowest.
-        score = pixel_map(view, np.where(view.tissue & ~np.isfinite(values), -np.inf, values), mask.shape)
+    masks = [store.mask(view.entry_id, side) for side in SIDES]
+    shape = (masks[0].shape[0], masks[0].shape[1])
+    for score, mask, side in zip(pixel_maps(view, maps, shape), masks, SIDES, strict=True):
         inside = np.zeros(mask.shape, dtype=np.bool_)
         for box in lesions.loc[lesions.side == side, BOX].to_numpy():
             low, high = np.floor(box[:2]).astype(int), np.ceil(box[2:]).astype(int)
@@ -317,15 +313,15 @@ def metrics(found: Detection, rules: DetectionConfig, config: IntervalsConfig) -
                 intervals.bootstrap(
                     "auc",
                     of_image.label,
-                    of_image.value.fillna(-np.inf),
-                    women.get_indexer(of_image.woman_id),
+                    of_image.value.fillna(of_image.value.min() - 1),
+                    _codes(women, of_image),
                     weights,
                 ),
                 config.confidence,
             )
         sides = rows[rows.task == SIDE]
         right = ((sides.value >= 0).astype(int) == sides.label).to_numpy(dtype=np.float64)
-        number = weights[:, women.get_indexer(sides.woman_id)].astype(np.float64)
+        number = weights[:, _codes(women, sides)].astype(np.float64)
         total = number.sum(axis=1)
         shares = np.divide(number @ right, total, out=np.full(len(weights), np.nan), where=total > 0)
         answers[f"{prefix}detection_side_accuracy"] = _metric(shares, config.confidence)
@@ -346,13 +342,18 @@ def _froc(
     false = false[(false.entry_id + "_" + false.side).isin(counted)]
     return sensitivities(
         lesions.value.fillna(-np.inf),
-        women.get_indexer(lesions.woman_id),
+        _codes(women, lesions),
         false.value,
-        women.get_indexer(false.woman_id),
-        np.bincount(women.get_indexer(images.woman_id), minlength=len(women)),
+        _codes(women, false),
+        np.bincount(_codes(women, images), minlength=len(women)),
         rules.false_positives,
         weights,
     )
+
+
+def _codes(women: "pd.Index[str]", rows: pd.DataFrame) -> NDArray[np.intp]:
+    """The column of each row's woman."""
+    return women.get_indexer(pd.Index(rows.woman_id))
 
 
 def _metric(values: NDArray[np.float64], confidence: float) -> Metric:

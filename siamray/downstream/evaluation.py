@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from siamray.config import Config
 from siamray.data.pairs import PairCutter, patch_side
 from siamray.data.store import Store
-from siamray.downstream import patches
+from siamray.downstream import detection, patches
 from siamray.downstream.examples import write_examples
+from siamray.errors import UserError
 from siamray.pretraining.encoder import PairEncoder
 
 
@@ -48,4 +49,25 @@ def evaluate(encoder: PairEncoder, store: Store, config: Config, examples: Path 
     predictions = patches.score(encoder, samples, cut, config)
     if examples is not None and config.downstream.examples > 0:
         write_examples(encoder, store, config, cutter, examples)
-    return Evaluation(predictions, patches.metrics(predictions, config.downstream.intervals))
+    metrics = patches.metrics(predictions, config.downstream.intervals)
+    if config.downstream.detection.enabled:
+        found = detection.detect(encoder, store, cutter, config)
+        metrics |= detection.metrics(found, config.downstream.detection, config.downstream.intervals)
+        predictions = pd.concat([predictions, found.predictions], ignore_index=True)
+    return Evaluation(predictions, metrics)
+
+
+def check_patches(config: Config, tested: PairEncoder) -> None:
+    """Refuses patches of another scale than the encoder was trained on, where it says so.
+
+    Raises:
+        UserError: naming the option to set.
+    """
+    facts = tested.metadata
+    wanted = {
+        "preparation.spacing_mm": (facts.get("spacing_mm"), config.preparation.spacing_mm),
+        "pairs.normalization": (facts.get("normalization"), config.pairs.normalization),
+    }
+    for name, (trained, asked) in wanted.items():
+        if trained is not None and trained != asked:
+            raise UserError(f"{name}={asked}: the encoder was trained with {trained}; say {name}={trained}")

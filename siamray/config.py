@@ -517,9 +517,9 @@ class DetectionConfig:
 
     score: str = option(
         "distance",
-        "what siamray.detect maps: distance (left from right, needs no annotation) or linear (a probe learnt from the "
-        "lesions of the training women); evaluate tests both",
-        choices=("distance", "linear"),
+        "what siamray.detect maps: distance (of left and right) or abnormality (by the head on drawn masses), "
+        "which need no annotation, or linear (a probe learnt from training women's lesions); evaluate tests all",
+        choices=("distance", "abnormality", "linear"),
     )
     way: str = option(
         "dense",
@@ -537,9 +537,8 @@ class DetectionConfig:
     )
     side: str = option(
         "brightness",
-        "what says which side of a distance is abnormal: brightness (the brighter one, smoothed) or probe (the one of "
-        "the higher linear score)",
-        choices=("brightness", "probe"),
+        "what says which side of a distance is abnormal: the higher brightness (smoothed), linear score or abnormality",
+        choices=("brightness", "linear", "abnormality"),
     )
     candidates: int = option(8, "candidates of a pair of images at most; more than the rates of the FROC curve", low=1)
     separation_share: float = option(

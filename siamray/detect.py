@@ -17,7 +17,7 @@ from siamray.data.pairs import SIDES, PairCutter
 from siamray.data.preparation import prepare
 from siamray.data.store import Store
 from siamray.downstream.candidates import (
-    LINEAR,
+    OF_PAIR,
     Candidate,
     Probe,
     View,
@@ -28,7 +28,7 @@ from siamray.downstream.candidates import (
     window_encoder,
 )
 from siamray.downstream.capture import write_capture
-from siamray.downstream.detection import BOX, learn_probe, marked_lesions
+from siamray.downstream.detection import BOX, feature_scores, marked_lesions
 from siamray.downstream.evaluation import check_patches
 from siamray.downstream.overlay import NOT_FOR_DIAGNOSIS, draw_overlay
 from siamray.errors import UserError, nearest, run_command
@@ -59,28 +59,27 @@ def main(words: list[str]) -> None:
     windows = window_encoder(network, config)
     if windows.reason:
         Console(stderr=True).print(f"patch by patch, as {windows.reason}", markup=False)
-    learnt = rules.score == LINEAR or rules.side == "probe"
-    probe = learn_probe(network, store, cutter, config) if learnt else None
+    probes = feature_scores(network, store, cutter, config, [rules.score, rules.side])
     folder = Path(config.out)
     found = []
     for number, entry in enumerate(entries.to_dict("records"), start=1):
         view = measure(windows, network, store, cutter, str(entry["entry_id"]), rules.minimum_tissue)
-        found.append(_write_view(view, entry, number, probe, store, config, folder))
+        found.append(_write_view(view, entry, number, probes, store, config, folder))
     write_json(
         folder / RECORD_FILE,
         {
             "notice": f"{NOT_FOR_DIAGNOSIS}: research software",
             "exam": config.exam,
             "score": rules.score,
-            "side_rule": None if rules.score == LINEAR else rules.side,
+            "side_rule": rules.side if rules.score in OF_PAIR else None,
             "way": windows.way,
-            "probe": probe.note if probe else None,
+            "scores_of_features": {name: probe.note for name, probe in probes.items()},
             "units": {
                 "box_store": "row_min, col_min, row_max, col_max, half open, in pixels of the store",
                 "box_original": "the same in pixels of the original image: the box around the carried corners",
                 "size_mm": "height and width of box_store, in mm",
                 "map": "[row, col] of windows; window (i, j) has its top-left store pixel at (i, j) * step_pixels",
-                "score": "Euclidean distance of embeddings" if rules.score != LINEAR else "log-odds of a lesion patch",
+                "score": "Euclidean distance of embeddings" if rules.score in OF_PAIR else "log-odds of a lesion",
             },
             "views": found,
             "encoder": config.encoder.folder,
@@ -119,12 +118,12 @@ def exam_entries(store: Store, exam: str | None) -> pd.DataFrame:
 
 
 def _write_view(
-    view: View, entry: dict[Any, Any], number: int, probe: Probe | None, store: Store, config: Config, folder: Path
+    view: View, entry: dict[Any, Any], number: int, probes: dict[str, Probe], store: Store, config: Config, folder: Path
 ) -> dict[str, Any]:
     """Writes map, picture and capture of a view; returns its part of the record."""
     rules, name = config.downstream.detection, view.entry_id
-    maps = side_maps(view, rules.score, rules.side, probe)
-    candidates = find_candidates(view, maps, rules.score != LINEAR, rules)
+    maps = side_maps(view, rules.score, rules.side, probes)
+    candidates = find_candidates(view, maps, rules.score in OF_PAIR, rules)
     write_atomically(folder / f"{name}_map.npy", partial(_save_map, values=maps.astype(np.float32)))
     images = {side: store.image(name, side) for side in SIDES}
     masks = {side: store.mask(name, side) for side in SIDES}

@@ -1,5 +1,6 @@
 """A prepared exam's view and an encoder go in; maps of what may be abnormal, and candidates on them, come out."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,8 +20,9 @@ from siamray.pretraining.encoder import PairEncoder
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
-DISTANCE, LINEAR, BRIGHTNESS = "distance", "linear", "brightness"
-SCORES = (DISTANCE, LINEAR, BRIGHTNESS)
+DISTANCE, LINEAR, BRIGHTNESS, ABNORMALITY = "distance", "linear", "brightness", "abnormality"
+# All others are of one side alone.
+OF_PAIR = (DISTANCE, BRIGHTNESS)
 
 
 @dataclass(frozen=True)
@@ -141,46 +143,48 @@ def _brightness(image: NDArray[np.float32], side: int, step: int, tissue: Bools)
     return np.asarray(centre[rows * step + side // 2, cols * step + side // 2])
 
 
-def side_evidence(view: View, rule: str, probe: Probe | None) -> Floats:
+def side_evidence(view: View, rule: str, probes: Mapping[str, Probe]) -> Floats:
     """By how much more the left window looks abnormal than the right one, [rows, cols]; NaN without tissue.
 
     The distance is symmetric: it says that the sides differ, not which one is abnormal.
 
     Args:
         view: what was measured.
-        rule: brightness (lesions are bright) or probe (the linear score).
-        probe: the linear score, for rule=probe.
-
-    Raises:
-        ValueError: the rule needs a probe and there is none.
+        rule: brightness (lesions are bright), or the score of features that tells: linear or abnormality.
+        probes: the scores of features, by name.
     """
-    if rule == "brightness":
+    if rule == BRIGHTNESS:
         return np.asarray(view.brightness[0] - view.brightness[1])
-    if probe is None:
-        raise ValueError("the rule 'probe' needs a probe")
+    probe = probes[rule]
     return placed(probe(view.features[0]) - probe(view.features[1]), view.tissue)
 
 
-def side_maps(view: View, score: str, rule: str, probe: Probe | None) -> Floats:
+def side_maps(view: View, score: str, rule: str, probes: Mapping[str, Probe]) -> Floats:
     """Maps a score on both sides, [2, rows, cols]; higher = more abnormal, NaN = no value.
 
     A score of the pair (distance; brightness, the plain difference) stands on the side that the rule names, and the
-    other side has no value there. The linear score stands on both.
+    other side has no value there. Scores of features stand on both.
 
     Args:
         view: what was measured.
-        score: one of SCORES.
+        score: distance, brightness, or one of the probes.
         rule: as `side_evidence`.
-        probe: the linear score, for score=linear or rule=probe.
+        probes: the scores of features, by name.
     """
-    if score == LINEAR:
-        if probe is None:
-            raise ValueError("the score 'linear' needs a probe")
-        return np.stack([placed(probe(features), view.tissue) for features in view.features])
+    if score not in OF_PAIR:
+        return np.stack([placed(probes[score](features), view.tissue) for features in view.features])
     difference = np.abs(view.brightness[0] - view.brightness[1])
     of_pair = view.distance if score == DISTANCE else difference
-    left = side_evidence(view, "brightness" if score == BRIGHTNESS else rule, probe) >= 0
+    left = side_evidence(view, BRIGHTNESS if score == BRIGHTNESS else rule, probes) >= 0
     return np.stack([np.where(left, of_pair, np.nan), np.where(left, np.nan, of_pair)])
+
+
+def head_probe(encoder: PairEncoder) -> Probe | None:
+    """The encoder's head as a score of features, which needs no annotation; None where it has none."""
+    if encoder.head is None:
+        return None
+    weight, bias = encoder.head.weight.detach().double().cpu(), float(encoder.head.bias.detach())
+    return Probe(weight[0].numpy(), bias, "head")
 
 
 def find_candidates(view: View, maps: Floats, of_pair: bool, config: DetectionConfig) -> list[Candidate]:

@@ -7,7 +7,7 @@ Predictions are rows of four tasks: ``detection_candidate`` (label 1 if it hits 
 left looks more abnormal there). FROC curves follow from them: an image row counts for the false positives per image.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,13 +21,16 @@ from siamray.data.pairs import SIDES, PairCutter
 from siamray.data.store import Store
 from siamray.downstream import intervals
 from siamray.downstream.candidates import (
+    ABNORMALITY,
+    BRIGHTNESS,
     DISTANCE,
     LINEAR,
-    SCORES,
+    OF_PAIR,
     Candidate,
     Probe,
     View,
     find_candidates,
+    head_probe,
     measure,
     pixel_maps,
     side_evidence,
@@ -37,6 +40,7 @@ from siamray.downstream.candidates import (
 from siamray.downstream.froc import binned_auc, hits, sensitivities
 from siamray.downstream.patches import LEARNT_ON, SCORED_ON, sample_patches
 from siamray.downstream.probes import linear_probe
+from siamray.errors import UserError
 from siamray.pretraining.encoder import PairEncoder
 
 NAME = "detection"
@@ -104,6 +108,28 @@ def learn_probe(encoder: PairEncoder, store: Store, cutter: PairCutter, config: 
     return Probe(answer.test_scores[1:] - bias, bias, answer.note or f"C={answer.strength:g}")
 
 
+def feature_scores(
+    encoder: PairEncoder, store: Store, cutter: PairCutter, config: Config, wanted: Sequence[str]
+) -> dict[str, Probe]:
+    """Makes the scores of features that are wanted, by name: the linear one is learnt, the abnormality is the head.
+
+    Raises:
+        UserError: the encoder has no head, or as `learn_probe`.
+    """
+    probes: dict[str, Probe] = {}
+    if LINEAR in wanted:
+        probes[LINEAR] = learn_probe(encoder, store, cutter, config)
+    if ABNORMALITY in wanted:
+        head = head_probe(encoder)
+        if head is None:
+            raise UserError(
+                "downstream.detection.side=abnormality or score=abnormality: this encoder has no head; train it with "
+                "pretraining.masses.head_weight=4, or say side=brightness and score=distance"
+            )
+        probes[ABNORMALITY] = head
+    return probes
+
+
 def detect(encoder: PairEncoder, store: Store, cutter: PairCutter, config: Config) -> Detection:
     """Looks for lesions in all views of validation and test women, by every score.
 
@@ -119,8 +145,11 @@ def detect(encoder: PairEncoder, store: Store, cutter: PairCutter, config: Confi
     Raises:
         UserError: a split lacks lesion patches or normal ones, or the step is no power of two.
     """
-    probe = learn_probe(encoder, store, cutter, config)
     rules, windows = config.downstream.detection, window_encoder(encoder, config)
+    # Every encoder is tested by the linear score, one with a head by that as well.
+    wanted = [LINEAR, rules.side, *([ABNORMALITY] if encoder.head is not None else [])]
+    probes = feature_scores(encoder, store, cutter, config, wanted)
+    scores = [DISTANCE, BRIGHTNESS, *probes]
     splits = store.split(config.data)
     doubtful = not_normal(store.entries, store.exams, store.findings, config.data.normal)
     entries = store.entries.assign(split=store.entries.woman_id.map(splits)).sort_values("entry_id")
@@ -132,17 +161,17 @@ def detect(encoder: PairEncoder, store: Store, cutter: PairCutter, config: Confi
         lesions = marked_lesions(store, str(entry["entry_id"]))
         known = {name: entry[name] for name in ("split", "woman_id", "entry_id", "density", "view")}
         spacing, counts = float(entry["spacing_mm"]), entry["entry_id"] not in doubtful
-        for score in SCORES:
-            note = probe.note if score == LINEAR else rules.side if score == DISTANCE else "brightness"
+        for score in scores:
+            note = probes[score].note if score in probes else rules.side if score == DISTANCE else BRIGHTNESS
             of_score = {**known, "score": score, "note": note}
-            maps = side_maps(view, score, rules.side, probe)
-            found = find_candidates(view, maps, score != LINEAR, rules)
+            maps = side_maps(view, score, rules.side, probes)
+            found = find_candidates(view, maps, score in OF_PAIR, rules)
             rows += list(_entry_rows(found, lesions, of_score, spacing, counts, rules))
-        evidence = side_evidence(view, rules.side, probe)
+        evidence = side_evidence(view, rules.side, probes)
         rows += list(_side_rows(view, evidence, lesions, {**known, "score": rules.side, "note": ""}))
-        views.append((entry, _without_features(view, probe)))
+        views.append((entry, _without_features(view, probes)))
     predictions = pd.DataFrame(rows, columns=COLUMNS).astype({"label": "int64", "value": "float64"})
-    return Detection(predictions, _pixel_counts(views, store, set(doubtful), rules.side))
+    return Detection(predictions, _pixel_counts(views, store, set(doubtful), rules.side, list(probes)))
 
 
 def marked_lesions(store: Store, entry_id: str) -> pd.DataFrame:
@@ -221,19 +250,21 @@ def _side_rows(
         }
 
 
-def _without_features(view: View, probe: Probe) -> View:
-    """A view that keeps the linear score alone of its features, a hundredth of their size."""
-    scores = np.stack([probe(features) for features in view.features])[:, :, None].astype(np.float32)
+def _without_features(view: View, probes: Mapping[str, Probe]) -> View:
+    """A view that keeps the scores of its features in their place, a hundredth of their size."""
+    scores = np.stack(
+        [np.stack([probe(features) for probe in probes.values()], axis=1) for features in view.features]
+    ).astype(np.float32)
     return View(view.entry_id, view.side_pixels, view.step, view.tissue, scores, view.distance, view.brightness)
 
 
 def _pixel_counts(
-    views: Sequence[tuple[dict[str, Any], View]], store: Store, doubtful: set[str], rule: str
+    views: Sequence[tuple[dict[str, Any], View]], store: Store, doubtful: set[str], rule: str, of_features: list[str]
 ) -> dict[tuple[str, str], PixelCounts]:
     """Counts the breasts' pixels in and beside lesions by bins of their score; doubtful views give lesions only."""
-    kept = Probe(np.ones(1), 0.0)
+    kept = {name: Probe(unit, 0.0) for name, unit in zip(of_features, np.eye(len(of_features)), strict=True)}
     counts: dict[tuple[str, str], PixelCounts] = {}
-    for score in SCORES:
+    for score in (DISTANCE, BRIGHTNESS, *of_features):
         maps = [side_maps(view, score, rule, kept) for _, view in views]
         values = np.concatenate([found[np.isfinite(found)] for found in maps]) if maps else np.zeros(0)
         if not values.size:
@@ -298,7 +329,7 @@ def metrics(found: Detection, rules: DetectionConfig, config: IntervalsConfig) -
             continue
         drawn = intervals.women_weights(len(women), config.replicates, config.seed)
         weights = np.vstack([np.ones((1, len(women)), dtype=np.int64), drawn])
-        for score in SCORES:
+        for score in rows.score[rows.task == IMAGE].unique():
             name = f"{prefix}detection_{score}"
             values = _froc(rows[rows.score == score], women, rules, weights)
             for place, rate in enumerate(rules.false_positives):

@@ -77,7 +77,7 @@ def evaluate(encoder: PairEncoder, store: Store, config: Config, examples: Path 
         write_examples(encoder, store, config, cutter, examples)
     if detection.NAME in config.downstream.tasks:
         found = detection.detect(encoder, store, cutter, config)
-        predictions.append(found.predictions)
+        predictions.append(found.predictions.assign(draw=0))
         metrics |= detection.metrics(found, config.downstream.detection, intervals)
     together = pd.concat(predictions, ignore_index=True)
     return Evaluation(together, metrics, _notes(together))

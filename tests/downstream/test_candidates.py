@@ -7,9 +7,11 @@ import pytest
 from siamray.config import Config
 from siamray.data.pairs import PairCutter
 from siamray.downstream.candidates import (
+    ABNORMALITY,
     BRIGHTNESS,
     DISTANCE,
     LINEAR,
+    OF_PAIR,
     Probe,
     View,
     find_candidates,
@@ -67,14 +69,15 @@ def measured(side: str, options: Config) -> View:
 
 @pytest.mark.parametrize("side", ["left", "right"])
 @pytest.mark.parametrize(
-    ("score", "rule"), [(DISTANCE, "brightness"), (DISTANCE, "probe"), (LINEAR, "probe"), (BRIGHTNESS, "brightness")]
+    ("score", "rule"),
+    [(DISTANCE, BRIGHTNESS), (DISTANCE, LINEAR), (LINEAR, LINEAR), (ABNORMALITY, BRIGHTNESS), (BRIGHTNESS, LINEAR)],
 )
 def test_the_greatest_value_lies_on_a_bright_mass_and_on_its_side(side: str, score: str, rule: str) -> None:
     options = config()
     view = measured(side, options)
-    probe = Probe(np.ones(1), 0.0)
-    maps = side_maps(view, score, rule, probe)
-    best = find_candidates(view, maps, score != LINEAR, options.downstream.detection)[0]
+    probes = dict.fromkeys((LINEAR, ABNORMALITY), Probe(np.ones(1), 0.0))
+    maps = side_maps(view, score, rule, probes)
+    best = find_candidates(view, maps, score in OF_PAIR, options.downstream.detection)[0]
     assert best.side == side
     row_min, col_min, row_max, col_max = best.box
     assert row_min <= CENTRE[0] - 20

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from siamray.config import Config, EncoderConfig, IntervalsConfig
 from siamray.data.normal import not_normal
@@ -13,6 +14,7 @@ from siamray.data.store import Store
 from siamray.downstream import detection
 from siamray.downstream.detection import CANDIDATE, IMAGE, LESION, SIDE, Detection, PixelCounts, detect, metrics
 from siamray.downstream.evaluation import evaluate
+from siamray.errors import UserError
 from siamray.pretraining import encoder
 from siamray.pretraining.encoder import PairEncoder
 from siamray.sweeps.contract import PREDICTION_COLUMNS
@@ -23,11 +25,19 @@ def network() -> PairEncoder:
     return encoder.build(EncoderConfig(projector_hidden=16, projector_features=8), 0, 32).eval()
 
 
+def with_head() -> PairEncoder:
+    made = network()
+    made.add_head()
+    torch.nn.init.normal_(made.head.weight, generator=torch.Generator().manual_seed(0))
+    return made
+
+
 @pytest.fixture(scope="module")
 def detecting(tiny_config: Config) -> Config:
     rules = dataclasses.replace(tiny_config.downstream.detection, step_pixels=8)
+    tasks = ["patches", "detection"]
     return dataclasses.replace(
-        tiny_config, downstream=dataclasses.replace(tiny_config.downstream, detection=rules, examples=0)
+        tiny_config, downstream=dataclasses.replace(tiny_config.downstream, detection=rules, tasks=tasks, examples=0)
     )
 
 
@@ -100,7 +110,7 @@ def test_a_score_that_marks_the_lesions_pixels_has_a_high_area() -> None:
     rows = [
         {"task": task, "score": score, "split": "test", "woman_id": woman, "entry_id": woman, "side": "left",
          "sample_id": woman, "label": 1, "value": 1.0}
-        for woman in "ab" for task in (LESION, IMAGE) for score in detection.SCORES
+        for woman in "ab" for task in (LESION, IMAGE) for score in ("distance", "linear")
     ]  # fmt: skip
     predictions = pd.DataFrame(rows, columns=detection.COLUMNS)
     answers = metrics(Detection(predictions, counts), Config().downstream.detection, IntervalsConfig(replicates=100))
@@ -117,3 +127,16 @@ def test_the_other_tasks_stay_as_they_are(tiny_store: Store, tiny_config: Config
     patches = both.predictions[both.predictions.task == "patches"]
     pd.testing.assert_frame_equal(patches[plain.predictions.columns], plain.predictions)
     assert set(PREDICTION_COLUMNS) <= set(both.predictions.columns)
+
+
+def test_a_head_is_a_score_of_its_own_and_may_name_the_side(tiny_store: Store, detecting: Config) -> None:
+    rules = dataclasses.replace(detecting.downstream.detection, side="abnormality")
+    config = dataclasses.replace(detecting, downstream=dataclasses.replace(detecting.downstream, detection=rules))
+    cutter = PairCutter(tiny_store, config.pairs)
+    made = detect(with_head(), tiny_store, cutter, config)
+    scores = {"distance", "linear", "brightness", "abnormality"}
+    assert set(made.predictions[made.predictions.task != SIDE].score) == scores
+    answers = metrics(made, rules, config.downstream.intervals)
+    assert all(0 <= answers[f"detection_{score}_pixel_auc"]["value"] <= 1 for score in scores)
+    with pytest.raises(UserError, match="this encoder has no head"):
+        detect(network(), tiny_store, cutter, config)

@@ -297,6 +297,11 @@ class MassesConfig:
         "weight of these pairs beside the real ones, of which there are a quarter as many; 0 = none, 4 = equal",
         low=0,
     )
+    head_weight: float = option(
+        0.0,
+        "weight of the cross-entropy by which a linear head on the features tells how strong a mass is; 0 = no head",
+        low=0,
+    )
     contrast: float = option(
         2.0, "greatest brightness of a mass, in standard deviations of the tissue; the label is the share of it", low=0
     )
@@ -306,9 +311,35 @@ class MassesConfig:
 
 
 @dataclass
+class RivalConfig:
+    """Standard self-supervised methods in the same harness (siamray.pretraining.baselines)."""
+
+    bilateral: bool = option(False, "the positive of a patch is a view of the other side's patch, not of its own")
+    temperature: float = option(0.1, "temperature of SimCLR, SwAV and DINO's student; MoCo takes 0.2", low=0.001)
+    momentum: float = option(
+        0.99, "share of its weights that a teacher keeps at first; rises to 1 by a cosine", low=0, high=1
+    )
+    queue: int = option(4096, "embeddings in MoCo's queue; small data sets have few patches", low=1)
+    prototypes: int = option(
+        512, "prototypes of SwAV, outputs of DINO; 3000 and more are for a thousand classes", low=2
+    )
+    predictor_hidden: int = option(
+        256, "width of the hidden layer of BYOL's and SimSiam's predictor, DINO's head", low=1
+    )
+    masked_share: float = option(0.75, "share of a patch that MAE hides; the paper's", low=0.05, high=0.95)
+    decoder_features: int = option(128, "width of MAE's decoder, a multiple of 4", low=4)
+    decoder_depth: int = option(2, "blocks of MAE's decoder", low=1)
+
+
+@dataclass
 class PretrainingConfig:
     """The method: labels, loss, the two networks, and their training."""
 
+    method: str = option(
+        "siamese",
+        "siamese (the method), or a rival by lightly with the same encoder, patches, augmentation and steps",
+        choices=("siamese", "simclr", "moco", "byol", "simsiam", "barlow_twins", "vicreg", "swav", "dino", "mae"),
+    )
     labels: str = option(
         "mixture",
         "mixture (posterior), hard (posterior above 0.5), rank (share of pairs with a smaller distance), "
@@ -320,7 +351,14 @@ class PretrainingConfig:
         "registered, or shuffled (another woman's patch as partner: the negative control)",
         choices=("registered", "shuffled"),
     )
-    dual: bool = option(True, "train two networks side by side")
+    peer: str = option(
+        "network",
+        "what is beside the network: a second network that is trained as well, a teacher (its moving average), or none",
+        choices=("network", "teacher", "none"),
+    )
+    teacher_momentum: float = option(
+        0.99, "share of its weights that a teacher keeps at each step; 0.99 as short runs have few steps", low=0, high=1
+    )
     label_exchange: str = option(
         "peer", "whose labels train a network: peer, self or mean", choices=("peer", "self", "mean")
     )
@@ -348,6 +386,7 @@ class PretrainingConfig:
     )
     mixture: MixtureConfig = field(default_factory=MixtureConfig)
     masses: MassesConfig = field(default_factory=MassesConfig)
+    rival: RivalConfig = field(default_factory=RivalConfig)
     cross_regularization: CrossRegularizationConfig = field(default_factory=CrossRegularizationConfig)
     anti_collapse: AntiCollapseConfig = field(default_factory=AntiCollapseConfig)
     epochs: int = option(8, "number of epochs; 0 exports the untrained encoder", low=0)

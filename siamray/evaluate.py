@@ -91,6 +91,10 @@ def _untrained(config: Config, tested: encoder.PairEncoder) -> encoder.PairEncod
     return encoder.build(chosen, named_seed(config.seed, "network", "A"), patch_side(config))
 
 
+# Scores by which no encoder has a part.
+UNLEARNT = ("brightness", "blob")
+
+
 def _table(metrics: dict[str, dict[str, Any]], config: Config) -> Table:
     counts = metrics["encoder"]
     confidence = round(100 * config.downstream.intervals.confidence)
@@ -106,11 +110,11 @@ def _table(metrics: dict[str, dict[str, Any]], config: Config) -> Table:
     ]
     for score in scores:
         for name, found in metrics.items():
-            if score == "brightness" and name == "untrained":
+            if f"patches_{score}_auc" not in found or (score in UNLEARNT and name == "untrained"):
                 continue
             auc, precision = found[f"patches_{score}_auc"], found[f"patches_{score}_ap"]
             table.add_row(
-                score, "none" if score == "brightness" else name,
+                score, "none" if score in UNLEARNT else name,
                 f"{auc['value']:.3f}", f"{auc['low']:.3f} to {auc['high']:.3f}",
                 f"{precision['value']:.3f}", f"{precision['low']:.3f} to {precision['high']:.3f}",
             )  # fmt: skip

@@ -92,7 +92,7 @@ def test_every_trial_keeps_what_a_dashboard_needs(swept: tuple[Path, str]) -> No
         assert len(loaded.distances(str(trial.trial_id))) == len(epochs)
         predictions = loaded.predictions(str(trial.trial_id))
         assert set(predictions.split) == {"validation", "test"}
-        assert {"linear", "knn20", "knn200", "distance", "brightness"} == set(predictions.score)
+        assert {"linear", "knn20", "knn200", "distance", "brightness", "blob"} == set(predictions.score)
         examples = loaded.examples(str(trial.trial_id))
         assert len(examples.images) > 0
         assert len(examples.maps) > 0

@@ -14,13 +14,14 @@ from siamray.config import Config, IntervalsConfig, PatchesConfig
 from siamray.data.normal import not_normal
 from siamray.data.pairs import SIDES, common_tissue, patch_side, tissue_share
 from siamray.data.store import Store
-from siamray.downstream import intervals, probes
+from siamray.downstream import controls, intervals, probes
 from siamray.downstream.features import extract
 from siamray.downstream.fine_tuning import Cut, fine_tune
 from siamray.downstream.label_fractions import LabelDraw, draw_women
 from siamray.downstream.metrics import SPLITS, Metric, metrics_of_scores, prefix
 from siamray.errors import UserError
 from siamray.pretraining.distances import pair_distances
+from siamray.pretraining.encoder import PairEncoder
 from siamray.seeds import named_seed
 
 TASK = "patches"
@@ -171,8 +172,9 @@ def score(encoder: nn.Module, samples: pd.DataFrame, cut: Cut, config: Config) -
     Scores: ``linear`` and ``knn<k>`` on the features of the sample's own side, learnt from training women's samples;
     ``finetuned``, where downstream.fine_tuning.epochs are more than 0, see `fine_tune`; ``distance``, the distance of
     both sides' projected embeddings (in the space that the encoder's metadata name "embedding", else unit);
-    ``brightness``, see `brightness_difference`. What was learnt from a part of the women has its name after it, such as
-    ``linear@10`` (see siamray.downstream.label_fractions), and several draws.
+    ``abnormality``, the log odds of the encoder's head on the sample's own side, where it has one; ``brightness``, see
+    `brightness_difference`, and ``blob``, see `controls.blob`. What was learnt from a part of the women has its name
+    after it, such as ``linear@10`` (see siamray.downstream.label_fractions), and several draws.
 
     Args:
         encoder: turns [B, 1, P, P] into features and embeddings.
@@ -188,7 +190,7 @@ def score(encoder: nn.Module, samples: pd.DataFrame, cut: Cut, config: Config) -
         ValueError: the encoder gives features that are not finite.
     """
     embedding = (getattr(encoder, "metadata", None) or {}).get("embedding", "unit")
-    features, distance, brightness = _measure(encoder, samples, cut, embedding)
+    features, unlearnt = _measure(encoder, samples, cut, embedding)
     validation, test = (samples.split.eq(split).to_numpy() for split in SCORED_ON)
     answers: list[Answers] = []
     for draw in draw_women(samples[samples.split == LEARNT_ON], config):
@@ -196,8 +198,8 @@ def score(encoder: nn.Module, samples: pd.DataFrame, cut: Cut, config: Config) -
         if config.downstream.fine_tuning.epochs > 0:
             answers.append(_fine_tuned(encoder, samples, cut, draw, config))
     answers += [
-        Answers("distance", distance[validation], distance[test], embedding, 0),
-        Answers("brightness", brightness[validation], brightness[test], "", 0),
+        Answers(name, values[validation], values[test], embedding if name == "distance" else "", 0)
+        for name, values in unlearnt.items()
     ]
     kept = ["split", "woman_id", "sample_id", "entry_id", "side", "label", "value", "category", "density", "view"]
     tables = [
@@ -283,19 +285,29 @@ def _joined(*notes: str) -> str:
 
 def _measure(
     encoder: nn.Module, samples: pd.DataFrame, cut: Cut, embedding: str
-) -> tuple[NDArray[np.float32], NDArray[np.float64], NDArray[np.float64]]:
-    """Features [N, F] of each sample's own side, and distance and brightness difference [N] of its two sides."""
-    features, distances, brightness = [], [], []
+) -> tuple[NDArray[np.float32], dict[str, NDArray[np.float64]]]:
+    """Features [N, F] of each sample's own side, and the scores [N] that need no label."""
+    features: list[NDArray[np.float32]] = []
+    scores: dict[str, list[NDArray[np.float64]]] = {}
     for start in range(0, max(len(samples), 1), SAMPLES_AT_ONCE):
         part = samples.iloc[start : start + SAMPLES_AT_ONCE]
         pairs = cut(part)
         both, projected = extract(encoder, pairs.reshape(-1, 1, *pairs.shape[2:]))
-        own = 2 * np.arange(len(part)) + part.side.eq(SIDES[1]).to_numpy()
-        features.append(both[own])
-        left, right = torch.from_numpy(projected[0::2]), torch.from_numpy(projected[1::2])
-        distances.append(pair_distances(left, right, embedding).numpy().astype(np.float64))
-        brightness.append(brightness_difference(pairs))
-    return np.concatenate(features), np.concatenate(distances), np.concatenate(brightness)
+        right = part.side.eq(SIDES[1]).to_numpy().astype(np.int64)
+        features.append(both[2 * np.arange(len(part)) + right])
+        left_right = torch.from_numpy(projected[0::2]), torch.from_numpy(projected[1::2])
+        found = {
+            "distance": pair_distances(*left_right, embedding).numpy().astype(np.float64),
+            "brightness": brightness_difference(pairs),
+            "blob": controls.blob(pairs[np.arange(len(part)), right]),
+        }
+        if getattr(encoder, "head", None) is not None:
+            with torch.inference_mode():
+                abnormality = cast(PairEncoder, encoder).abnormality(torch.from_numpy(features[-1]))
+            found["abnormality"] = abnormality.numpy().astype(np.float64)
+        for name, values in found.items():
+            scores.setdefault(name, []).append(values)
+    return np.concatenate(features), {name: np.concatenate(parts) for name, parts in scores.items()}
 
 
 def _boxes(findings: pd.DataFrame, height: float, width: float) -> NDArray[np.float64]:

@@ -21,6 +21,7 @@ from siamray.errors import UserError, nearest
 WEIGHTS_FILE = "model.safetensors"
 # In a folder of its own: timm 1.0.16 to 1.0.22 fail where two weight files lie side by side.
 PROJECTOR_FILE = "projector/projector.safetensors"
+HEAD_FILE = "head/head.safetensors"
 METADATA_FILE = "siamray.json"
 DEFAULT_PIXELS = 64
 # What timm raises for arguments, sizes, downloads and weights that do not fit.
@@ -33,6 +34,7 @@ class PairEncoder(nn.Module):
     Attributes:
         trunk: timm model without classifier, [N, channels, P, P] -> [N, features].
         projector: [N, features] -> [N, D], or None where a folder holds none.
+        head: [N, features] -> [N, 1], log odds that a patch shows a drawn mass; None where none was trained.
         channels: input channels of the trunk; a grey patch is repeated over them.
         features: length of the features.
         trunk_arguments: what timm needs beside the architecture to build the trunk again.
@@ -62,6 +64,7 @@ class PairEncoder(nn.Module):
         super().__init__()
         self.trunk = trunk
         self.projector = projector
+        self.head: nn.Linear | None = None
         self.channels = channels
         self.features = features
         self.trunk_arguments = trunk_arguments
@@ -80,6 +83,22 @@ class PairEncoder(nn.Module):
         if self.projector is None:
             return features, functional.normalize(features, dim=1)
         return features, self.projector(features)
+
+    def add_head(self) -> None:
+        """Adds a linear head whose log odds start at 0 for every patch."""
+        self.head = nn.Linear(self.features, 1)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+
+    def abnormality(self, features: Tensor) -> Tensor:
+        """Log odds [N] that patches show a drawn mass, of their features [N, F].
+
+        Raises:
+            ValueError: the encoder has no head.
+        """
+        if self.head is None:
+            raise ValueError("the encoder was trained without a head (pretraining.masses.head_weight)")
+        return torch.as_tensor(self.head(features)).squeeze(1)
 
 
 def build(config: EncoderConfig, seed: int, patch_pixels: int = DEFAULT_PIXELS) -> PairEncoder:
@@ -101,6 +120,7 @@ def build(config: EncoderConfig, seed: int, patch_pixels: int = DEFAULT_PIXELS) 
         torch.default_generator.manual_seed(seed)
         encoder = load(config.folder, patch_pixels) if config.folder is not None else _new_trunk(config, patch_pixels)
         encoder.projector = make_projector(encoder.features, config.projector_hidden, config.projector_features)
+        encoder.head = None
     encoder.metadata = {**encoder.metadata, "seed": seed, "patch_pixels": patch_pixels}
     return encoder.train()
 
@@ -184,15 +204,17 @@ def export(encoder: PairEncoder, folder: str | Path, metadata: dict[str, Any]) -
         raise UserError(f"{target} holds something else than an exported encoder; name another folder or remove it")
     facts = {"siamray": _version(), **encoder.metadata, **metadata}
     facts |= {"features": encoder.features, "projector": _projector_shape(encoder.projector)}
+    facts |= {"head": encoder.head is not None}
     part = target.with_name(f".{target.name}.{os.getpid()}.part")
     old = target.with_name(f".{target.name}.{os.getpid()}.old")
     try:
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
         (part / WEIGHTS_FILE).write_bytes(save(_tensors(encoder.trunk), {"format": "pt"}))
-        if encoder.projector is not None:
-            (part / PROJECTOR_FILE).parent.mkdir()
-            (part / PROJECTOR_FILE).write_bytes(save(_tensors(encoder.projector), {"format": "pt"}))
+        for module, name in ((encoder.projector, PROJECTOR_FILE), (encoder.head, HEAD_FILE)):
+            if module is not None:
+                (part / name).parent.mkdir()
+                (part / name).write_bytes(save(_tensors(module), {"format": "pt"}))
         pixels = int(facts.get("patch_pixels") or DEFAULT_PIXELS)
         (part / "config.json").write_text(json.dumps(_timm_config(encoder, pixels), indent=2) + "\n")
         (part / METADATA_FILE).write_text(json.dumps(facts, indent=2) + "\n")
@@ -289,9 +311,12 @@ def load(folder: str | Path, patch_pixels: int | None = None) -> PairEncoder:
         raise UserError(f"{source} cannot be loaded as an encoder: {reason}; export it again") from error
     features = _feature_count(trunk, channels, pixels, str(source))
     facts.setdefault("backbone", str(config.get("architecture", "unknown")))
-    return PairEncoder(
+    encoder = PairEncoder(
         trunk, projector, channels=channels, features=features, trunk_arguments=arguments, metadata=facts
-    ).eval()
+    )
+    if facts.get("head"):
+        _load_head(encoder, source)
+    return encoder.eval()
 
 
 def _read_json(folder: Path, name: str) -> dict[str, Any]:
@@ -319,6 +344,17 @@ def _check_tensors(folder: Path, trunk: nn.Module) -> None:
     missing = [name for name in trunk.state_dict() if name not in held]
     if 2 * len(missing) > len(trunk.state_dict()):
         raise ValueError(f"{WEIGHTS_FILE} lacks {len(missing)} tensors of the architecture, such as {missing[0]}")
+
+
+def _load_head(encoder: PairEncoder, folder: Path) -> None:
+    with torch.random.fork_rng(devices=[]):
+        encoder.add_head()
+    assert encoder.head is not None
+    try:
+        encoder.head.load_state_dict(load_file(folder / HEAD_FILE))
+    except (OSError, RuntimeError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{folder / HEAD_FILE} cannot be loaded: {reason}; export the encoder again") from error
 
 
 def _load_projector(folder: Path, facts: dict[str, Any]) -> nn.Sequential | None:

@@ -21,20 +21,13 @@ from siamray.errors import UserError
 from siamray.files import write_parquet
 from siamray.pretraining import checkpoint, encoder, labels
 from siamray.pretraining.arithmetic import Arithmetic, choose
-from siamray.pretraining.distances import embed, pair_distances
-from siamray.pretraining.masses import draw_masses
+from siamray.pretraining.baselines import BASELINES
+from siamray.pretraining.learner import Learner
 from siamray.pretraining.measurement import Measurement, measure, own_share
-from siamray.pretraining.objective import (
-    LOGISTIC_START,
-    anti_collapse,
-    contrastive_loss,
-    cross_regularization,
-    logistic_loss,
-)
+from siamray.pretraining.siamese import NETWORKS, Siamese
 from siamray.pretraining.worker import Worker
 from siamray.seeds import named_seed
 
-NETWORKS = ("A", "B")
 Report = Callable[[dict[str, Any]], None]
 
 
@@ -53,11 +46,10 @@ class _Run:
     pairs: pd.DataFrame
     cutter: PairCutter
     side: int
-    siamese: "_Siamese"
+    learner: Learner
     model: nn.Module
     optimizer: torch.optim.Optimizer
     scheduler: torch.optim.lr_scheduler.LRScheduler
-    arithmetic: Arithmetic
     batch: int
     steps: int
     epochs: list[dict[str, Any]]
@@ -65,7 +57,7 @@ class _Run:
 
     @property
     def networks(self) -> nn.ModuleList:
-        return self.siamese.networks
+        return self.learner.networks
 
 
 def train(config: Config, store: Store, folder: Path, worker: Worker, report: Report) -> None:
@@ -132,18 +124,13 @@ def epoch_pairs(pairs: pd.DataFrame, config: Config, epoch: int) -> pd.DataFrame
 
 def _set_up(config: Config, store: Store, folder: Path, worker: Worker) -> _Run:
     method = config.pretraining
-    names = NETWORKS if method.dual else NETWORKS[:1]
     side = patch_side(config)
-    networks = nn.ModuleList(
-        encoder.build(config.encoder, named_seed(config.seed, "network", name), side) for name in names
-    ).to(worker.device)
-    arithmetic = worker.broadcast(choose(method.precision, networks[0], side, 2 * method.batch_pairs))
-    siamese = _Siamese(arithmetic.arrange(networks), method).to(worker.device)
+    learner = _learner(config, side, worker)
     pairs = training_pairs(config, store)
     batch, steps = _batches(len(epoch_pairs(pairs, config, 0)), method, worker)
     # Fused: one pass over the weights instead of one per operation, which small batches would notice.
     optimizer = torch.optim.AdamW(
-        siamese.parameters(), lr=method.learning_rate, weight_decay=method.weight_decay, fused=True
+        learner.parameters(), lr=method.learning_rate, weight_decay=method.weight_decay, fused=True
     )
     return _Run(
         config=config,
@@ -153,11 +140,10 @@ def _set_up(config: Config, store: Store, folder: Path, worker: Worker) -> _Run:
         pairs=pairs,
         cutter=PairCutter(store, config.pairs),
         side=side,
-        siamese=siamese,
-        model=_distributed(siamese, method, worker),
+        learner=learner,
+        model=_distributed(learner, method, worker),
         optimizer=optimizer,
         scheduler=_schedule(optimizer, method, max(1, method.epochs * steps)),
-        arithmetic=arithmetic,
         batch=batch,
         steps=steps,
         epochs=[],
@@ -165,18 +151,24 @@ def _set_up(config: Config, store: Store, folder: Path, worker: Worker) -> _Run:
     )
 
 
-class _Siamese(nn.Module):
-    """All networks on both sides of a batch, as one module, so that DDP reduces their gradients together."""
-
-    def __init__(self, networks: nn.ModuleList, method: PretrainingConfig) -> None:
-        super().__init__()
-        self.networks = networks
-        start = torch.tensor([LOGISTIC_START] * len(networks))
-        self.logistic = nn.Parameter(start) if method.loss == "logistic" else None
-
-    def forward(self, patches: torch.Tensor) -> tuple[list[torch.Tensor], torch.Tensor | None]:
-        """[M, 1, P, P] -> one embedding [M, D] per network; [networks, 2] of the logistic loss, or None."""
-        return [network(patches)[1] for network in self.networks], self.logistic
+def _learner(config: Config, side: int, worker: Worker) -> Learner:
+    """Builds the method's networks and what it trains beside them."""
+    method = config.pretraining
+    names = NETWORKS if method.method == "siamese" and method.peer == "network" else NETWORKS[:1]
+    networks = [
+        encoder.build(config.encoder, named_seed(config.seed, "network", name), side).to(worker.device)
+        for name in names
+    ]
+    arithmetic = worker.broadcast(choose(method.precision, networks[0], side, 2 * method.batch_pairs))
+    # The CPU generator alone: heads and queues are drawn there.
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(named_seed(config.seed, "heads"))
+        learner: Learner
+        if method.method == "siamese":
+            learner = Siamese(networks, arithmetic, method)
+        else:
+            learner = BASELINES[method.method](networks[0], arithmetic, method, worker.world_size)
+    return cast(Learner, arithmetic.arrange(learner).to(worker.device))
 
 
 def _distributed(model: nn.Module, method: PretrainingConfig, worker: Worker) -> nn.Module:
@@ -216,7 +208,7 @@ def _schedule(
 def _measure(run: _Run, epoch: int) -> Measurement:
     """Measures the pairs that the epoch counted from 0 will train on."""
     pairs = epoch_pairs(run.pairs, run.config, epoch)
-    measured = measure(run.networks, pairs, run.cutter, run.side, run.config, run.worker, run.arithmetic, epoch)
+    measured = measure(run.networks, pairs, run.cutter, run.side, run.config, run.worker, run.learner.arithmetic, epoch)
     if any(counted.dropped for counted in measured.counted):
         raise DivergedError(f"distances are no longer numbers after epoch {epoch}")
     return measured
@@ -226,7 +218,7 @@ def _labels(run: _Run, measured: Measurement | None, epoch: int) -> NDArray[np.f
     """Soft labels [networks, own pairs] that train each network in this epoch: zero in the warm-up."""
     method = run.config.pretraining
     assert measured is not None
-    if epoch < method.warmup_epochs:
+    if epoch < method.warmup_epochs or not run.learner.uses_labels:
         return np.zeros_like(measured.own)
     made = [
         labels.soft_labels(own, method, counted if method.labels == "rank" else fitted)
@@ -248,87 +240,30 @@ def _train_epoch(run: _Run, epoch: int, weights: NDArray[np.float64]) -> dict[st
     batches = [pairs.iloc[own[positions]] for positions in order]
     # Layers with randomness of their own (dropout, drop path) draw from the global generator.
     torch.manual_seed(named_seed(config.seed, "layers", epoch, worker.rank))
-    seed = named_seed(config.seed, "augmentation", epoch, worker.rank)
     drawn = torch.Generator().manual_seed(named_seed(config.seed, "masses", epoch, worker.rank))
+    views = [
+        pair_batches(
+            run.cutter, batches, run.side, config.pairs.augmentation,
+            named_seed(config.seed, "augmentation", epoch, worker.rank, *([view] if view else [])),
+        )
+        for view in range(run.learner.views)
+    ]  # fmt: skip
     total: dict[str, torch.Tensor] = {}
     run.model.train()
-    for positions, patches in zip(
-        order, pair_batches(run.cutter, batches, run.side, config.pairs.augmentation, seed), strict=True
-    ):
-        both, strengths = patches.transpose(0, 1).reshape(-1, 1, run.side, run.side), None
-        if config.pretraining.masses.weight > 0:
-            changed, strengths = draw_masses(both, config.pretraining.masses, drawn)
-            both, strengths = torch.cat([both, changed]), strengths.to(worker.device)
+    for number, (positions, *patches) in enumerate(zip(order, *views, strict=True), start=1):
+        inputs = [part.to(worker.device) for part in run.learner.inputs(patches, drawn)]
         run.optimizer.zero_grad(set_to_none=True)
-        with run.arithmetic.autocast(worker.device):
-            embeddings, logistic = run.model(run.arithmetic.arrange(both.to(worker.device)))
-        wanted = torch.from_numpy(weights[:, positions]).float().to(worker.device)
-        loss, parts = total_loss(embeddings, wanted, config.pretraining, logistic, strengths)
-        if not torch.isfinite(loss):
+        losses = run.model(torch.from_numpy(weights[:, positions]).float().to(worker.device), *inputs)
+        if not torch.isfinite(losses["loss"]):
             raise DivergedError(f"the loss is no longer a number in epoch {epoch + 1}")
-        loss.backward()  # type: ignore[no-untyped-call]
+        losses["loss"].backward()
         run.optimizer.step()
         run.scheduler.step()
-        for name, value in parts.items():
+        run.learner.step_done(epoch * run.steps + number, config.pretraining.epochs * run.steps)
+        for name, value in losses.items():
             total[name] = total.get(name, torch.zeros((), device=worker.device)) + value.detach()
     means = {name: float(value) / run.steps for name, value in total.items()}
     return {name: float(np.mean([part[name] for part in worker.gather(means)])) for name in means}
-
-
-def total_loss(
-    embeddings: list[torch.Tensor], weights: torch.Tensor, method: PretrainingConfig,
-    logistic: torch.Tensor | None = None, strengths: torch.Tensor | None = None,
-) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:  # fmt: skip
-    """Adds up the objective over the networks: real pairs, sure pairs, anti-collapse term, cross-regularization.
-
-    Args:
-        embeddings: per network [2B, D], the B left embeddings before the B right ones; with drawn masses [4B, D], the
-            changed patches behind them in the same order.
-        weights: [networks, B] soft labels, 1 = different.
-        method: kinds and weights of the terms.
-        logistic: [networks, 2] slope and threshold of loss=logistic.
-        strengths: [2B] of the drawn masses, None without. Each changed patch makes two sure pairs of this label, with
-            its unchanged self and with the other side.
-
-    Returns:
-        The loss to minimise, and its terms as contrastive_A, sure_A, anti_collapse_A, ..., cross, loss.
-    """
-    pairs = weights.shape[1]
-    embedded = [embed(embedding, method.embedding) for embedding in embeddings]
-    halves = [(of_all[:pairs], of_all[pairs : 2 * pairs]) for of_all in embedded]
-    # Embedded already, so their plain distance is meant.
-    distances = [pair_distances(left, right, "raw") for left, right in halves]
-    parts: dict[str, torch.Tensor] = {}
-    loss = torch.zeros((), device=weights.device)
-    for number, (name, (left, right)) in enumerate(zip(NETWORKS, halves, strict=False)):
-        scale = None if logistic is None else logistic[number]
-        parts[f"contrastive_{name}"] = _pair_loss(distances[number], weights[number], method, scale)
-        parts[f"anti_collapse_{name}"] = anti_collapse(
-            method.anti_collapse.kind, left, right, margin=method.margin, embedding=method.embedding,
-            covariance_weight=method.anti_collapse.covariance_weight,
-        )  # fmt: skip
-        loss = loss + parts[f"contrastive_{name}"] + method.anti_collapse.weight * parts[f"anti_collapse_{name}"]
-        if strengths is not None:
-            changed = embedded[number][2 * pairs :].repeat(2, 1)
-            apart = pair_distances(torch.cat([left, right, right, left]), changed, "raw")
-            parts[f"sure_{name}"] = _pair_loss(apart, strengths.repeat(2), method, scale)
-            loss = loss + method.masses.weight * parts[f"sure_{name}"]
-    parts["cross"] = torch.zeros((), device=weights.device)
-    if len(halves) == 2:
-        parts["cross"] = cross_regularization(
-            method.cross_regularization.kind, distances[0], distances[1], torch.cat(halves[0]), torch.cat(halves[1])
-        )
-        loss = loss + method.cross_regularization.weight * parts["cross"]
-    parts["loss"] = loss
-    return loss, parts
-
-
-def _pair_loss(
-    distances: torch.Tensor, labels: torch.Tensor, method: PretrainingConfig, logistic: torch.Tensor | None
-) -> torch.Tensor:
-    if logistic is not None:
-        return logistic_loss(distances, labels, logistic)
-    return contrastive_loss(distances, labels, method.margin, method.soft_margin)
 
 
 def _log(
@@ -347,6 +282,7 @@ def _log(
                 "loss": losses.get("loss", float("nan")),
                 "contrastive": losses.get(f"contrastive_{name}", float("nan")),
                 "sure": losses.get(f"sure_{name}", float("nan")),
+                "head": losses.get(f"head_{name}", float("nan")),
                 "cross": losses.get("cross", float("nan")),
                 "anti_collapse": losses.get(f"anti_collapse_{name}", float("nan")),
                 "label_mean": float(label_mean),
@@ -371,8 +307,8 @@ def _save(run: _Run, epoch: int) -> None:
         {
             "identity": run.identity,
             "epoch": epoch,
-            "arithmetic": run.arithmetic.name,
-            "siamese": run.siamese.state_dict(),
+            "arithmetic": run.learner.arithmetic.name,
+            "learner": run.learner.state_dict(),
             "optimizer": run.optimizer.state_dict(),
             "scheduler": run.scheduler.state_dict(),
             "epochs": run.epochs,
@@ -386,8 +322,8 @@ def _resume(run: _Run) -> int:
     state = checkpoint.load(run.folder, run.identity)
     if state is None:
         return 0
-    run.arithmetic = Arithmetic.named(state["arithmetic"])
-    run.siamese.load_state_dict(state["siamese"])
+    run.learner.arithmetic = Arithmetic.named(state["arithmetic"])
+    run.learner.load_state_dict(state["learner"])
     run.optimizer.load_state_dict(state["optimizer"])
     run.scheduler.load_state_dict(state["scheduler"])
     run.epochs, run.histograms = state["epochs"], state["histograms"]

@@ -20,10 +20,13 @@ Floats = NDArray[np.float64]
 Trial = tuple[str, int, int]
 Block = tuple[int, int]
 
-# The control that no network has learnt stands beside the distance, which saw no label either; probes have seen labels.
+# The controls that no network has learnt stand beside the scores that saw no label either; probes have seen labels.
 BRIGHTNESS = "brightness difference"
-BRIGHTNESS_SCORE = "brightness"
-DISTANCE_SCORE = "distance"
+BLOB = "blob filter"
+UNLEARNT = {BRIGHTNESS: "brightness", BLOB: "blob"}
+UNLABELLED_SCORES = ("distance", "abnormality")
+# A score that only encoders with a head give: variants without one are not compared by it.
+HEAD_SCORE = "abnormality"
 
 # Metrics are of the order of 1, so that anything below is the rounding of sums and stands for 0.
 ROUNDING = 1e-12
@@ -126,15 +129,23 @@ def compare(
     name = parse_metric(metric)
     names = list(dict.fromkeys([reference, *variants, *controls]))
     beside = set(controls) - {reference}
-    tables = {trial: _scored(table, name, trial) for trial, table in predictions.items() if trial[0] in names}
+    given = {trial: table for trial, table in predictions.items() if trial[0] in names}
+    if name.score == HEAD_SCORE:
+        given = {trial: table for trial, table in given.items() if table.score.eq(HEAD_SCORE).any()}
+    tables = {trial: _scored(table, name, trial) for trial, table in given.items()}
     if not any(trial[0] == reference for trial in tables):
         raise UserError(f"the reference '{reference}' has no finished trial, so nothing can be compared with it")
-    if name.score == DISTANCE_SCORE:
-        plain = name._replace(score=BRIGHTNESS_SCORE)
-        for variant, seed, fold in [trial for trial in tables if trial[0] == reference]:
-            tables[BRIGHTNESS, seed, fold] = _scored(predictions[variant, seed, fold], plain, (variant, seed, fold))
-        names.append(BRIGHTNESS)
-        beside.add(BRIGHTNESS)
+    if name.score in UNLABELLED_SCORES:
+        of_reference = [trial for trial in tables if trial[0] == reference]
+        for control, score in UNLEARNT.items():
+            # Results of an earlier version lack the blob filter.
+            if not all(predictions[trial].score.eq(score).any() for trial in of_reference):
+                continue
+            for trial in of_reference:
+                plain = name._replace(score=score)
+                tables[control, *trial[1:]] = _scored(predictions[trial], plain, trial)
+            names.append(control)
+            beside.add(control)
     _check_same_samples(tables)
     outcomes = _outcomes(tables, name, config)
     rows = [

@@ -5,12 +5,13 @@ from dataclasses import dataclass
 
 import torch
 
-from siamray.config import Config
+from siamray.config import Config, PretrainingConfig
 from siamray.data.pairs import patch_side
 from siamray.data.store import Store
 from siamray.pretraining import encoder
 from siamray.pretraining.arithmetic import Arithmetic
 from siamray.pretraining.loop import training_pairs
+from siamray.pretraining.siamese import draws_masses
 from siamray.sweeps.ablation import Trial
 
 _BATCH = 64
@@ -44,10 +45,19 @@ def estimate(trial: Trial, store: Store | None, known: dict[tuple[str, int], flo
     key = (config.encoder.backbone, patch_side(config))
     if key not in known:
         known[key] = seconds_per_image(config)
-    # Beside every patch the same with a drawn mass.
-    images = pairs * 2 * (2 if method.dual else 1) * (2 if method.masses.weight > 0 else 1)
+    images = 2 * pairs * _encoded(method)
     seconds = known[key] * images * (method.epochs * (1 + _FORWARD_SHARE) + _FORWARD_SHARE)
     return Cost(seconds, f"{pairs} pairs an epoch, {1 / known[key]:.0f} images/s timed here")
+
+
+def _encoded(method: PretrainingConfig) -> float:
+    """How often a patch of an epoch passes forward and backward through an encoder."""
+    if method.method != "siamese":
+        # Two views; a teacher's forward passes are a share of that.
+        return 2 * (1 + (_FORWARD_SHARE if method.method in ("moco", "byol", "dino") else 0))
+    # Beside every patch the same with a drawn mass.
+    views = 2 if draws_masses(method) else 1
+    return views * {"network": 2.0, "teacher": 1 + _FORWARD_SHARE, "none": 1.0}[method.peer]
 
 
 def seconds_per_image(config: Config) -> float:

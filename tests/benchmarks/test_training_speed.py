@@ -19,7 +19,8 @@ from siamray.data.pairs import PairCutter, pair_batches, patch_side
 from siamray.data.preparation import prepare
 from siamray.pretraining import encoder, loop, trainer
 from siamray.pretraining.arithmetic import choose
-from siamray.pretraining.loop import _batches, epoch_pairs, total_loss, training_pairs
+from siamray.pretraining.loop import _batches, epoch_pairs, training_pairs
+from siamray.pretraining.siamese import siamese_loss
 from siamray.pretraining.worker import Worker
 
 pytestmark = pytest.mark.benchmark
@@ -57,8 +58,7 @@ def test_loader_and_loop_against_bare_training(tmp_path: Path, benchmark: Callab
         for _ in range(step_count):
             with arithmetic.autocast(both.device):
                 embeddings = [network(both)[1] for network in networks]
-            loss, _ = total_loss(embeddings, torch.zeros(2, batch), method)
-            loss.backward()  # type: ignore[no-untyped-call]
+            siamese_loss(embeddings, torch.zeros(2, batch), method)["loss"].backward()
 
     load()
     bare(2)

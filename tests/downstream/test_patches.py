@@ -229,7 +229,7 @@ def test_scores_are_those_of_the_samples_own_side_and_of_its_pair(monkeypatch):
     samples = patches.sample_patches(FakeStore(), small_config())
     config = small_config()
     predictions = patches.score(MeanEncoder(), samples, bright_where_abnormal, config)
-    assert set(predictions.score) == {"linear", "knn20", "knn200", "distance", "brightness"}
+    assert set(predictions.score) == {"linear", "knn20", "knn200", "distance", "brightness", "blob"}
     assert set(predictions.split) == {"validation", "test"}
     scored = samples[samples.split != "training"]
     assert predictions.groupby("score").sample_id.apply(set).map(lambda names: names == set(scored.sample_id)).all()
@@ -251,7 +251,7 @@ def test_metrics_are_those_of_scikit_learn_with_intervals_around_them():
     predictions = patches.score(MeanEncoder(), samples, bright_where_abnormal, small_config())
     found = metrics(predictions, IntervalsConfig(replicates=200))
     for prefix, split in (("", "test"), ("validation_", "validation")):
-        for score in ("linear", "knn20", "knn200", "distance", "brightness"):
+        for score in ("linear", "knn20", "knn200", "distance", "brightness", "blob"):
             rows = predictions[(predictions.split == split) & (predictions.score == score)]
             for kind, reference in (("auc", roc_auc_score), ("ap", average_precision_score)):
                 metric = found[f"{prefix}patches_{score}_{kind}"]
@@ -269,7 +269,7 @@ def test_scores_of_label_fractions_are_those_of_a_probe_on_the_drawn_womens_samp
     config.downstream.label_fractions = [0.25]
     samples = patches.sample_patches(FakeStore(women=36), config)
     predictions = patches.score(MeanEncoder(), samples, bright_where_abnormal, config)
-    assert set(predictions.score) == {"linear", "knn20", "knn200", "distance", "brightness"} | {
+    assert set(predictions.score) == {"linear", "knn20", "knn200", "distance", "brightness", "blob"} | {
         f"{name}@25" for name in ("linear", "knn20", "knn200")
     }
     assert predictions.groupby("score").draw.nunique().to_dict()["linear@25"] == 3

@@ -15,9 +15,10 @@ from siamray.errors import UserError
 from siamray.pretraining import checkpoint, encoder, loop, trainer
 from siamray.pretraining.arithmetic import Arithmetic
 from siamray.pretraining.distances import embed, pair_distances
-from siamray.pretraining.loop import DivergedError, epoch_pairs, total_loss, training_pairs
+from siamray.pretraining.loop import DivergedError, epoch_pairs, training_pairs
 from siamray.pretraining.measurement import BLOCK_PAIRS, own_share
 from siamray.pretraining.objective import anti_collapse, contrastive_loss, cross_regularization
+from siamray.pretraining.siamese import siamese_loss
 from siamray.pretraining.worker import Worker
 
 
@@ -111,8 +112,10 @@ def test_no_epochs_export_the_untrained_encoder_and_its_distances(
     [
         {"labels": "hard", "partners": "shuffled"},
         {"labels": "rank", "label_exchange": "mean", "embedding": "raw"},
-        {"labels": "none", "dual": False},
-        {"loss": "logistic", "masses": MassesConfig(weight=4.0)},
+        {"labels": "none", "peer": "none"},
+        {"loss": "logistic", "masses": MassesConfig(weight=4.0, head_weight=1.0)},
+        {"masses": MassesConfig(head_weight=1.0), "peer": "none"},
+        {"peer": "teacher", "labels": "rank"},
         {"schedule": "cosine", "pairs_per_epoch": None, "batch_pairs": 64, "epochs": 1},
     ],
     ids=lambda method: "-".join(map(str, method.values())),
@@ -122,8 +125,11 @@ def test_every_kind_of_training_ends_with_finite_logs(
 ) -> None:
     trainer.pretrain(changed(tiny_config, **method), tiny_store, tmp_path)
     epochs = pd.read_parquet(tmp_path / "epochs.parquet")
-    assert epochs.network.nunique() == (2 if method.get("dual", True) else 1)
+    assert epochs.network.nunique() == (1 if method.get("peer") == "none" else 2)
     trained = epochs[epochs.epoch > 0]
+    if method.get("peer") == "teacher":
+        # A teacher follows: it has no loss of its own.
+        trained = trained[trained.network == "A"]
     assert np.isfinite(trained[["loss", "contrastive", "anti_collapse", "d_q50", "effective_rank"]]).all(axis=None)
 
 
@@ -179,7 +185,8 @@ def test_the_loss_is_the_weighted_sum_of_its_documented_terms(tiny_config: Confi
     generator = torch.Generator().manual_seed(0)
     embeddings = [torch.randn((12, 8), generator=generator) for _ in range(2)]
     labels = torch.rand((2, 6), generator=generator)
-    loss, parts = total_loss(embeddings, labels, method)
+    parts = siamese_loss(embeddings, labels, method)
+    loss = parts["loss"]
     halves = [embed(z, "unit").chunk(2) for z in embeddings]
     distances = [pair_distances(left, right) for left, right in halves]
     expected = sum(
@@ -201,7 +208,8 @@ def test_sure_pairs_are_each_changed_patch_with_itself_and_with_the_other_side(t
     strengths = torch.rand(10, generator=generator)
     logistic = torch.tensor([[0.7, 0.9]])
     embedding = torch.cat([lefts, rights, changed_lefts, changed_rights])
-    loss, parts = total_loss([embedding], torch.zeros(1, 5), method, logistic, strengths)
+    parts = siamese_loss([embedding], torch.zeros(1, 5), method, logistic, strengths)
+    loss = parts["loss"]
     terms = []
     for pair in range(5):
         for changed, others, strength in (

@@ -12,7 +12,7 @@ from statsmodels.stats.multitest import multipletests
 from siamray.config import IntervalsConfig
 from siamray.downstream.intervals import auc, bootstrap, women_weights
 from siamray.errors import UserError
-from siamray.sweeps.comparison import BRIGHTNESS, COLUMNS, Outcome, compare, estimate
+from siamray.sweeps.comparison import BLOB, BRIGHTNESS, COLUMNS, Outcome, compare, estimate
 from siamray.sweeps.contract import COMPARISON_COLUMNS
 
 QUICK = IntervalsConfig(replicates=200)
@@ -324,6 +324,21 @@ def test_the_brightness_difference_stands_beside_the_distance_as_a_control():
     assert row.verdict.startswith(f"no evidence that {BRIGHTNESS} differs from soft")
     assert rows.cost_wall_s[0] == 5
     assert BRIGHTNESS not in compare(given, "soft", "patches_linear_auc", *arguments).variant.tolist()
+
+
+def test_a_head_is_compared_with_the_blob_filter_and_only_where_there_is_one():
+    generator = np.random.default_rng(14)
+    given = trials(generator)
+    for trial, table in given.items():
+        label = table.label.to_numpy()
+        noisy = {name: label + generator.normal(size=len(label)) for name in ("abnormality", "brightness", "blob")}
+        if trial[0] == "none":
+            del noisy["abnormality"]
+        given[trial] = predictions(table, table.value.to_numpy(), **noisy)
+    rows = compare(given, "soft", "patches_abnormality_auc", ["soft", "hard"], ["none"], QUICK).set_index("variant")
+    assert rows.value[["soft", "hard", BRIGHTNESS, BLOB]].notna().all()
+    assert np.isnan(rows.value["none"])
+    assert rows.note["none"] != ""
 
 
 def delong_error(label: np.ndarray, first: np.ndarray, second: np.ndarray) -> float:

@@ -23,7 +23,7 @@ def test_twice_the_epochs_or_pairs_cost_about_twice_as_much() -> None:
     assert seconds("pretraining.epochs=10", "pretraining.pairs_per_epoch=200") == pytest.approx(2 * base)
     assert seconds("pretraining.epochs=20", "pretraining.pairs_per_epoch=100") == pytest.approx(2 * base, rel=0.03)
     assert seconds(
-        "pretraining.epochs=10", "pretraining.pairs_per_epoch=100", "pretraining.dual=false"
+        "pretraining.epochs=10", "pretraining.pairs_per_epoch=100", "pretraining.peer=none"
     ) == pytest.approx(base / 2)
 
 

@@ -183,6 +183,12 @@ class AugmentationConfig:
     crop_scale: float = option(
         0.6, "least side of the crop as a share of the patch; crops moved the score most on mini-MIAS", low=0.1, high=1
     )
+    greatest_scale: float = option(
+        1.0,
+        "greatest side of the crop as a share of the patch; above 1 patches are also seen from further off",
+        low=0.1,
+        high=4,
+    )
     shift_share: float = option(0.1, "greatest shift as a share of the patch side", low=0, high=0.5)
     brightness: float = option(0.3, "greatest shift of brightness, in standard deviations of the tissue", low=0)
     contrast: float = option(0.3, "greatest relative change of contrast", low=0, high=1)
@@ -279,8 +285,9 @@ class AntiCollapseConfig:
 
     kind: str = option(
         "negatives",
-        "negatives (other pairs of the batch are pushed beyond the margin), variance_covariance (VICReg) or none",
-        choices=("negatives", "variance_covariance", "none"),
+        "negatives (all other patches of the batch are pushed beyond the margin), partners (one random right patch "
+        "each), variance_covariance (VICReg) or none",
+        choices=("negatives", "partners", "variance_covariance", "none"),
     )
     weight: float = option(1.0, "its weight in the loss", low=0)
     covariance_weight: float = option(
@@ -364,6 +371,19 @@ class PretrainingConfig:
     )
     label_temperature: float = option(
         1.0, "temperature that sharpens the mixture's labels; 1 = as they are, DivideMix takes 0.5", low=0.01, high=1
+    )
+    refinement_views: int = option(
+        0,
+        "augmented views over which, and over the plain patches, a pair's label is averaged (DivideMix's co-refinement "
+        "takes 2); each costs a forward pass of all pairs an epoch",
+        low=0,
+    )
+    shift_share: float = option(
+        0.0,
+        "pairs are labelled and scored by the least distance over nine places of the right patch, which lie this share "
+        "of the patch side apart: forgives misregistration, at five times the measuring; 0 = the place itself",
+        low=0,
+        high=0.5,
     )
     embedding: str = option(
         "unit", "unit (l2-normalised, distances in 0..2) or raw embeddings", choices=("unit", "raw")

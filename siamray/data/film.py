@@ -1,5 +1,6 @@
 """A mammogram goes in; a small view of it without frames, and what its background is like, come out."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,8 +16,10 @@ Ints = npt.NDArray[np.intp]
 
 # The mask is sought on an image of about this longer side: the skin line is found to about half a millimetre.
 WORKING_PIXELS = 384
-# A line of the image's edge whose greys spread less than this share of the range, at its dark or bright end, is frame.
-FRAME_SPREAD = 0.04
+# A line of the image's edge is frame where its greys spread less than this share of the range, and lie at its dark or
+# bright end; this share of them, the darkest, and the brightest, may be others.
+FRAME_SPREAD, FRAME_REST = 0.04, 0.02
+DARK, BRIGHT = 0.1, 0.9
 # A background is even where this share of what is dark along the image's edge lies this near its most frequent grey.
 EVEN, EVEN_SHARE = 0.025, 0.55
 # It slopes where a plane, the best of this many, has this share more of it near.
@@ -109,7 +112,7 @@ def stretched(small: Floats, seen: Bools) -> View | None:
     weight = _smooth_weight(inner, window, 1.2)
     smooth = ndimage.gaussian_filter(np.where(inner, values, 0), 1.2) / np.maximum(weight, 1e-3)
     frame = values[seen & ~inner]
-    dark_frame = frame.size > 0.05 * seen.sum() and float(np.median(frame)) < 0.5
+    dark_frame = frame.size > 0.05 * seen.sum() and median(frame) < 0.5
     return View(np.where(inner, smooth, 0).astype(np.float32), inner, window, dark_frame)
 
 
@@ -156,31 +159,47 @@ def _smooth_weight(inner: Bools, window: tuple[slice, slice], sigma: float) -> F
 
 def _within_frame(values: Floats, seen: Bools) -> tuple[slice, slice]:
     """Returns the window that is left when even, very dark or very bright lines are taken off from all four sides."""
-    rows, cols = np.flatnonzero(seen.any(axis=1)), np.flatnonzero(seen.any(axis=0))
-    top, bottom, left, right = int(rows[0]), int(rows[-1]) + 1, int(cols[0]), int(cols[-1]) + 1
+    even, bounds = [], []
+    known = np.where(seen, values, np.float32(np.inf)), np.where(seen, values, np.float32(-np.inf))
+    for axis in (1, 0):
+        low, high = known[0].min(axis=axis).astype(np.float64), known[1].max(axis=axis).astype(np.float64)
+        # A part of an even line is even, too.
+        even.append(((high - low < FRAME_SPREAD) & ((high < DARK) | (low > BRIGHT))).tolist())
+        lines = np.flatnonzero(np.isfinite(low))
+        bounds += [int(lines[0]), int(lines[-1]) + 1]
+    # Lengths from which on the line at each side is surely no frame: to be so, it must lose what is of no frame's grey.
+    sure = [math.inf] * 4
 
-    def is_frame(line: Floats, known: Bools) -> bool:
-        if not known.any():
+    def is_frame(side: int) -> bool:
+        across, place = side // 2, bounds[side] - side % 2
+        start, stop = bounds[2 - 2 * across : 4 - 2 * across]
+        if even[across][place]:
             return True
-        # There may be hundreds of lines, most of them even from end to end.
-        greys = line[known]
-        if _is_even(float(greys.min()), float(greys.max())):
+        if stop - start >= sure[side]:
+            return False
+        part = (place, slice(start, stop)) if across == 0 else (slice(start, stop), place)
+        greys = values[part][seen[part]]
+        if greys.size == 0:
             return True
-        return _is_even(*_quantiles(greys, (0.02, 0.98)))
+        other = min(np.count_nonzero(greys >= DARK), np.count_nonzero(greys <= BRIGHT))
+        spare = int(other - FRAME_REST * greys.size - 2)
+        if spare > 0:
+            sure[side] = stop - start - spare
+            return False
+        return _is_even(*_quantiles(greys, (FRAME_REST, 1 - FRAME_REST)))
 
     shrinking = True
-    while shrinking and bottom - top > 4 and right - left > 4:
-        before = (top, bottom, left, right)
-        top += is_frame(values[top, left:right], seen[top, left:right])
-        bottom -= is_frame(values[bottom - 1, left:right], seen[bottom - 1, left:right])
-        left += is_frame(values[top:bottom, left], seen[top:bottom, left])
-        right -= is_frame(values[top:bottom, right - 1], seen[top:bottom, right - 1])
-        shrinking = (top, bottom, left, right) != before
-    return slice(top, bottom), slice(left, right)
+    while shrinking and bounds[1] - bounds[0] > 4 and bounds[3] - bounds[2] > 4:
+        shrinking = False
+        for side in range(4):
+            if is_frame(side):
+                bounds[side] += 1 - 2 * (side % 2)
+                sure[side], shrinking = math.inf, True
+    return slice(bounds[0], bounds[1]), slice(bounds[2], bounds[3])
 
 
 def _is_even(low: float, high: float) -> bool:
-    return high - low < FRAME_SPREAD and (high < 0.1 or low > 0.9)
+    return high - low < FRAME_SPREAD and (high < DARK or low > BRIGHT)
 
 
 def _edge(view: View, width: int) -> Bools:
@@ -228,9 +247,12 @@ def background_level(view: View, otsu: float, tissue: float, small: Floats) -> F
     peak = float(steps[np.convolve(counts, [1, 1, 1], "same").argmax()]) + 0.5 * otsu / 25
     kept = np.abs(greys - peak) < EVEN
     level, spread = np.full(view.values.shape, float(np.median(greys[kept])), dtype=np.float32), 0.0
-    slope, about = _plane(rows, cols, greys, view.values.shape)
-    if kept.mean() < EVEN_SHARE or np.mean(np.abs(greys - slope[dark]) < EVEN) > kept.mean() + SLOPING:
-        level, spread = slope, about
+    share = float(kept.mean())
+    # A background of nearly one grey, such as digital detectors show, can have no more near a plane.
+    if share + SLOPING < 1:
+        slope, about = _plane(rows, cols, greys, view.values.shape)
+        if share < EVEN_SHARE or np.mean(np.abs(greys - slope[dark]) < EVEN) > share + SLOPING:
+            level, spread = slope, about
     # Where tissue reaches the image's edge everywhere, it can be as even; then there is darker still, or no background.
     tissue_grey = median(small[view.seen & (view.values > otsu)])
     bright = float(np.median(small[dark])) > FILLED_LEVEL * tissue_grey

@@ -4,7 +4,7 @@ import queue
 import threading
 import zlib
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import numpy as np
@@ -201,7 +201,7 @@ class PairCutter:
 def augmentation_context(side: int, config: AugmentationConfig) -> int:
     """Pixels around a patch that rotation and shift can reach into."""
     angle = np.deg2rad(min(config.rotation_degrees, 45))
-    reach = (np.cos(angle) + np.sin(angle)) / 2 + config.shift_share
+    reach = config.greatest_scale * (np.cos(angle) + np.sin(angle)) / 2 + config.shift_share
     return int(np.ceil(max(0.0, reach - 0.5) * side))
 
 
@@ -223,7 +223,7 @@ def augment(windows: torch.Tensor, side: int, config: AugmentationConfig, genera
         return low + (high - low) * torch.rand(shape, generator=generator)
 
     angle = uniform(-1, 1, count) * float(np.deg2rad(config.rotation_degrees))
-    scale = uniform(config.crop_scale, 1, count)
+    scale = uniform(min(config.crop_scale, config.greatest_scale), config.greatest_scale, count)
     shift = uniform(-config.shift_share, config.shift_share, count, 2)
     mirrored = (torch.rand((count, 2), generator=generator) < 0.5) & config.flip
     sign = torch.where(mirrored, -1.0, 1.0)
@@ -277,7 +277,8 @@ def pair_batches(
     batches: list[pd.DataFrame],
     side: int,
     augmentation: AugmentationConfig | None,
-    seed: int,
+    seed: int | Sequence[int],
+    context: int = 0,
     ahead: int = 3,
 ) -> Iterator[torch.Tensor]:
     """Cuts and augments batches in a thread of its own, ahead of the training.
@@ -288,11 +289,12 @@ def pair_batches(
             patch comes from there.
         side: patch side in pixels.
         augmentation: None leaves the patches as they are.
-        seed: seed of the augmentation of these batches.
+        seed: of the augmentation of these batches, or one for each batch.
+        context: pixels around the patch that come out as well where nothing is augmented.
         ahead: batches prepared in advance.
 
     Yields:
-        [B, 2, P, P] float32.
+        [B, 2, P, P] float32, P with the context on both sides.
     """
     ready: queue.Queue[torch.Tensor | BaseException | None] = queue.Queue(maxsize=ahead)
     stopped = threading.Event()
@@ -307,11 +309,15 @@ def pair_batches(
 
     def work() -> None:
         try:
-            generator = torch.Generator().manual_seed(seed)
-            for batch in batches:
+            generator = torch.Generator()
+            if isinstance(seed, int):
+                generator.manual_seed(seed)
+            for number, batch in enumerate(batches):
                 if stopped.is_set():
                     return
-                put(_batch(cutter, batch, side, augmentation, generator))
+                if not isinstance(seed, int):
+                    generator.manual_seed(seed[number])
+                put(_batch(cutter, batch, side, augmentation, generator, context))
             put(None)
         except BaseException as error:  # handed over to the training thread, which raises it
             put(error)
@@ -334,8 +340,9 @@ def _batch(
     side: int,
     augmentation: AugmentationConfig | None,
     generator: torch.Generator,
+    context: int,
 ) -> torch.Tensor:
-    context = augmentation_context(side, augmentation) if augmentation else 0
+    context = augmentation_context(side, augmentation) if augmentation else context
     windows = cutter(batch, side, context)
     if "partner_entry_id" in batch:
         names = {"partner_entry_id": "entry_id", "partner_row": "row", "partner_col": "col"}

@@ -1,5 +1,6 @@
 """Soft labels: pair distances and what was fitted to all of them in, a label w in 0..1 per pair out."""
 
+from collections.abc import Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -47,13 +48,18 @@ def sharpened(labels: npt.ArrayLike, temperature: float) -> Floats:
         return np.asarray(expit((np.log(values) - np.log1p(-values)) / temperature))
 
 
-def soft_labels(distances: npt.ArrayLike, config: PretrainingConfig, fitted: Mixture | Histogram | None) -> Floats:
-    """Labels of pairs by the configured kind; each depends on its own distance and the fit alone, so workers agree.
+def soft_labels(
+    distances: npt.ArrayLike, config: PretrainingConfig, fitted: Mixture | Histogram | None,
+    refined: Sequence[npt.ArrayLike] = (),
+) -> Floats:  # fmt: skip
+    """Labels of pairs by the configured kind; each depends on its own distances and the fit alone, so workers agree.
 
     Args:
         distances: [N].
         config: ``labels``, ``label_temperature`` and ``expected_abnormal`` are read.
         fitted: the mixture for ``mixture`` and ``hard``, the counts of all distances for ``rank``.
+        refined: distances [N] of augmented views: the label is the mean over them and the plain one, and then hardened
+            or sharpened (co-refinement: Li, Socher, Hoi 2020).
 
     Returns:
         [N] in 0..1, 1 = different (one side abnormal); all 0 where the mixture is not usable.
@@ -66,12 +72,13 @@ def soft_labels(distances: npt.ArrayLike, config: PretrainingConfig, fitted: Mix
     if config.labels == "rank":
         if not isinstance(fitted, Histogram):
             raise TypeError("labels=rank needs the counts of all distances")
-        return rank_labels(distances, fitted, config.expected_abnormal)
+        ranks = [rank_labels(values, fitted, config.expected_abnormal) for values in (distances, *refined)]
+        return np.asarray(np.mean(ranks, axis=0))
     if not isinstance(fitted, Mixture):
         raise TypeError(f"labels={config.labels} needs a mixture")
-    posterior = fitted.posterior(distances)
+    posterior = np.mean([fitted.posterior(values) for values in (distances, *refined)], axis=0)
     if config.labels == "hard":
-        return (posterior > 0.5).astype(np.float64)
+        return np.asarray((posterior > 0.5).astype(np.float64))
     return sharpened(posterior, config.label_temperature)
 
 

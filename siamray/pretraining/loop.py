@@ -221,9 +221,12 @@ def _labels(run: _Run, measured: Measurement | None, epoch: int) -> NDArray[np.f
     if epoch < method.warmup_epochs or not run.learner.uses_labels:
         return np.zeros_like(measured.own)
     made = [
-        labels.soft_labels(own, method, counted if method.labels == "rank" else fitted)
-        for own, fitted, counted in zip(measured.own, measured.mixtures, measured.counted, strict=True)
-    ]
+        labels.soft_labels(
+            own, method, measured.counted[network] if method.labels == "rank" else measured.mixtures[network],
+            [view[network] for view in measured.refined],
+        )
+        for network, own in enumerate(measured.own)
+    ]  # fmt: skip
     if len(made) == 1:
         return np.stack(made)
     return np.stack([labels.exchange(made[0], made[1], method.label_exchange),
@@ -338,6 +341,7 @@ def _export(run: _Run) -> None:
         "spacing_mm": config.preparation.spacing_mm,
         "normalization": config.pairs.normalization,
         "embedding": config.pretraining.embedding,
+        "shift_share": config.pretraining.shift_share,
         "epochs": config.pretraining.epochs,
         "seed": config.seed,
         "world_size": run.worker.world_size,

@@ -19,11 +19,11 @@ from siamray.pretraining.distances import (
     dimension_deviation,
     distance_quantiles,
     effective_rank,
-    pair_distances,
 )
 from siamray.pretraining.expectation_maximisation import Anchors
 from siamray.pretraining.histogram import Histogram, Range
 from siamray.pretraining.mixture import Mixture
+from siamray.pretraining.shifts import central, least_distances, shift_pixels, shifted
 from siamray.pretraining.worker import Worker
 from siamray.seeds import named_seed
 
@@ -50,6 +50,8 @@ class Measurement:
 
     own: NDArray[np.float64]
     """[networks, own pairs]: this worker's distances."""
+    refined: list[NDArray[np.float64]]
+    """The same of each augmented view (pretraining.refinement_views)."""
     counted: list[Histogram]
     """One per network: the distances of all workers, counted; equal on all of them."""
     mixtures: list[Mixture]
@@ -120,6 +122,15 @@ def measure(
     """
     own = own_share(len(pairs), worker)
     distances, embeddings = _forward(networks, pairs.iloc[own], cutter, side, config, worker, arithmetic)
+    blocks = own[::BLOCK_PAIRS] // BLOCK_PAIRS
+    refined = [
+        _forward(
+            networks, pairs.iloc[own], cutter, side, config, worker, arithmetic,
+            # Of a block and not of a worker, so that labels do not depend on the number of workers.
+            [named_seed(config.seed, "refinement", epoch, view, int(block)) for block in blocks],
+        )[0]
+        for view in range(config.pretraining.refinement_views)
+    ]  # fmt: skip
     counted = _counted(distances, worker)
     ends: list[Anchors] | list[None] = [None] * len(counted)
     if config.pretraining.mixture.anchors == "ends":
@@ -143,28 +154,34 @@ def measure(
         }
         for histogram, kept in zip(counted, embeddings, strict=True)
     ])  # fmt: skip
-    return Measurement(distances, counted, mixtures, indicators, [end for end in ends if end is not None])
+    return Measurement(distances, refined, counted, mixtures, indicators, [end for end in ends if end is not None])
 
 
 def _forward(
     networks: nn.ModuleList, own: pd.DataFrame, cutter: PairCutter, side: int, config: Config, worker: Worker,
-    arithmetic: Arithmetic,
+    arithmetic: Arithmetic, view: list[int] | None = None,
 ) -> tuple[NDArray[np.float64], list[torch.Tensor]]:  # fmt: skip
-    """Distances [networks, own pairs] and, per network, some embeddings [kept, D]."""
+    """Distances [networks, own pairs] and, per network, some embeddings [kept, D]; augmented where seeds are given."""
+    reach = 0 if view else shift_pixels(config.pretraining.shift_share, side)
+    augmentation = config.pairs.augmentation if view else None
     was_training = networks.training
     networks.eval()
     batches = [own.iloc[start : start + BLOCK_PAIRS] for start in range(0, len(own), BLOCK_PAIRS)]
     distances: list[list[NDArray[np.float64]]] = [[] for _ in networks]
     kept: list[list[torch.Tensor]] = [[] for _ in networks]
     with torch.inference_mode():
-        for number, patches in enumerate(pair_batches(cutter, batches, side, None, seed=0)):
-            both = patches.transpose(0, 1).reshape(-1, 1, side, side)
+        windows = pair_batches(cutter, batches, side, augmentation, view or 0, reach)
+        for number, of_batch in enumerate(windows):
+            pairs = len(of_batch)
+            patches = torch.cat([central(of_batch[:, :1], reach), shifted(of_batch[:, 1:], reach)])
             for index, network in enumerate(networks):
-                embedded = arithmetic.embeddings(network, both, config.pretraining.embedding, worker.device)
-                left, right = embedded.chunk(2)
-                distances[index].append(pair_distances(left, right, "raw").double().cpu().numpy())
+                embedded = arithmetic.embeddings(network, patches, config.pretraining.embedding, worker.device)
+                left, right = embedded[:pairs], embedded[pairs:]
+                distances[index].append(least_distances(left, right).double().cpu().numpy())
                 if number * 2 * BLOCK_PAIRS < _EMBEDDINGS_KEPT:
-                    kept[index].append(embedded.cpu())
+                    # The unshifted right patches lie in the middle.
+                    middle = len(right) // pairs // 2 * pairs
+                    kept[index].append(torch.cat([left, right[middle : middle + pairs]]).cpu())
     networks.train(was_training)
     return np.stack([np.concatenate(parts) for parts in distances]), [torch.cat(parts) for parts in kept]
 

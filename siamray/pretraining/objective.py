@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from siamray.pretraining.distances import distance_matrix
+from siamray.pretraining.distances import SQUARED_EPSILON, distance_matrix
 
 # Least scale distances are divided by, so that a collapsed batch gives finite and moderate gradients.
 LEAST_SCALE = 1e-3
@@ -222,16 +222,33 @@ def negatives(left: Tensor, right: Tensor, margin: float) -> Tensor:
     return functional.relu(margin - distances).square().mean() / 2
 
 
+def random_partners(left: Tensor, right: Tensor, margin: float) -> Tensor:
+    """Left patches are pushed from the right patch of another pair: the mean of max(0, m-d)^2 / 2 over the pairs.
+
+    One random partner each, where `negatives` takes all of the batch: pairs come in random order, so the next pair's
+    right patch is a random one.
+
+    Args:
+        left: [N, D].
+        right: [N, D].
+        margin: m, in units of the distance.
+    """
+    if len(left) < 2:
+        return (left.sum() + right.sum()) * 0
+    apart = ((left - right.roll(1, dims=0)).square().sum(dim=1) + SQUARED_EPSILON).sqrt()
+    return functional.relu(margin - apart).square().mean() / 2
+
+
 def anti_collapse(
     kind: str, left: Tensor, right: Tensor, *, margin: float, covariance_weight: float, embedding: str = "unit"
 ) -> Tensor:
     """The term that keeps a network's embeddings from falling into one point.
 
     Args:
-        kind: ``negatives``, ``variance_covariance`` or ``none``.
+        kind: ``negatives``, ``partners``, ``variance_covariance`` or ``none``.
         left: [N, D] as `embed` returns them.
         right: [N, D] of the same pairs.
-        margin: m of ``negatives``.
+        margin: m of ``negatives`` and ``partners``.
         covariance_weight: of ``variance_covariance``.
         embedding: ``unit`` or ``raw``, what the embeddings are.
 
@@ -243,6 +260,8 @@ def anti_collapse(
     """
     if kind == "negatives":
         return negatives(left, right, margin)
+    if kind == "partners":
+        return random_partners(left, right, margin)
     if kind == "variance_covariance":
         return variance_covariance(left, right, covariance_weight, embedding)
     if kind == "none":

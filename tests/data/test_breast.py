@@ -9,8 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from scipy import ndimage
 
 from siamray.config import PhantomConfig
+from siamray.data import breast
 from siamray.data.breast import CERTAIN, Breast, crop_box, find_breast, orientation
 from siamray.data.image import Blocks
 from siamray.data.sources.phantom_anatomy import View, _frame, imagine, render
@@ -270,6 +272,32 @@ def test_holes_are_filled() -> None:
     pixels, _ = drawn_breast()
     pixels[190:215, 60:90] = 0
     assert find_breast(pixels).mask[190:215, 60:90].all()
+
+
+MASKS = st.builds(
+    lambda rows, cols, share, seed: np.random.default_rng(seed).random((rows, cols)) < share,
+    *(st.integers(1, 40), st.integers(1, 40), st.sampled_from([0.0, 0.02, 0.2, 0.6, 0.9, 1.0]), st.integers(0, 99)),
+)
+
+
+@settings(max_examples=50, deadline=None)
+@given(mask=MASKS, other=MASKS, radius=st.sampled_from([1, 2, 7, 60, 127, 128]))
+def test_morphology_is_that_of_slow_and_obvious_ways(mask: Bools, other: Bools, radius: int) -> None:
+    np.testing.assert_array_equal(breast._filled(mask), ndimage.binary_fill_holes(mask))
+    np.testing.assert_array_equal(breast._labelled(mask), ndimage.label(mask)[0])
+    holes = np.pad(~mask, radius + 1)
+    far = ndimage.distance_transform_edt(~holes)[radius + 1 : -radius - 1, radius + 1 : -radius - 1] > radius
+    np.testing.assert_array_equal(breast._eroded(mask, radius), far)
+
+
+@settings(max_examples=25, deadline=None)
+@given(rows=st.integers(1, 20), cols=st.integers(1, 20))
+def test_doubling_interpolates_between_the_nearest(rows: int, cols: int) -> None:
+    whole = np.random.default_rng(rows).random((rows, cols)).astype(np.float32)
+    coarse = whole[::2, ::2]
+    places = np.meshgrid(np.arange(rows) / 2, np.arange(cols) / 2, indexing="ij")
+    expected = ndimage.map_coordinates(coarse, places, order=1, mode="nearest")
+    np.testing.assert_allclose(breast._doubled(coarse, whole.shape), expected, atol=1e-6)
 
 
 def test_a_dark_corner_of_a_breast_that_fills_the_frame_is_background() -> None:

@@ -105,3 +105,14 @@ def test_sharpening_moves_labels_apart_and_keeps_their_order():
     assert np.array_equal(sharpened(labels, 1.0), labels)
     assert np.array_equal(soft_labels(DISTANCES, PretrainingConfig(label_temperature=0.5), MIXTURE),
                           sharpened(MIXTURE.posterior(DISTANCES), 0.5))  # fmt: skip
+
+
+def test_a_refined_label_is_the_mean_over_views_sharpened_after_it():
+    views = [DISTANCES[::-1].copy(), DISTANCES + 0.3]
+    posteriors = [MIXTURE.posterior(values) for values in (DISTANCES, *views)]
+    config = PretrainingConfig(labels="mixture", label_temperature=0.5)
+    mean = np.mean(posteriors, axis=0)
+    labels = soft_labels(DISTANCES, config, MIXTURE, views)
+    np.testing.assert_allclose(labels, mean**2 / (mean**2 + (1 - mean) ** 2))
+    hard = soft_labels(DISTANCES, PretrainingConfig(labels="hard"), MIXTURE, views)
+    assert np.array_equal(hard == 1, mean > 0.5)

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
-from siamray.config import Config, MassesConfig
+from siamray.config import AntiCollapseConfig, Config, MassesConfig
 from siamray.data.store import Store
 from siamray.errors import UserError
 from siamray.pretraining import checkpoint, encoder, loop, trainer
@@ -116,6 +116,8 @@ def test_no_epochs_export_the_untrained_encoder_and_its_distances(
         {"loss": "logistic", "masses": MassesConfig(weight=4.0, head_weight=1.0)},
         {"masses": MassesConfig(head_weight=1.0), "peer": "none"},
         {"peer": "teacher", "labels": "rank"},
+        {"refinement_views": 1, "shift_share": 0.1, "labels": "rank"},
+        {"anti_collapse": AntiCollapseConfig(kind="partners")},
         {"schedule": "cosine", "pairs_per_epoch": None, "batch_pairs": 64, "epochs": 1},
     ],
     ids=lambda method: "-".join(map(str, method.values())),

@@ -17,6 +17,7 @@ from siamray.pretraining.objective import (
     cross_regularization,
     distance_consistency,
     negatives,
+    random_partners,
     relational,
     soft_margin,
     standardized,
@@ -26,7 +27,7 @@ from siamray.pretraining.objective import (
 )
 
 CROSS = ["symmetric_kl", "distance_consistency", "relational", "none"]
-ANTI = ["negatives", "variance_covariance", "none"]
+ANTI = ["negatives", "partners", "variance_covariance", "none"]
 
 
 def random(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -262,3 +263,11 @@ def test_the_soft_margin_enters_the_loss():
         (1 - w) * d**2 / 2 + w * max(0.0, 1.2 * w - d) ** 2 / 2 for d, w in ((0.2, 0.5), (0.9, 0.25))
     ) / 2  # fmt: skip
     assert contrastive_loss(distances, labels, 1.2, "linear").item() == pytest.approx(expected)
+
+
+def test_random_partners_are_the_next_pairs_right_patches_and_have_the_right_gradient():
+    left, right = torch.randn((2, 5, 3), generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    slow = [max(0.0, 1.8 - float((left[pair] - right[(pair - 1) % 5]).norm())) ** 2 / 2 for pair in range(5)]
+    assert float(random_partners(left, right, 1.8)) == pytest.approx(np.mean(slow), abs=1e-9)
+    arguments = (left.requires_grad_(), right.requires_grad_())
+    assert torch.autograd.gradcheck(lambda a, b: random_partners(a, b, 1.8), arguments)

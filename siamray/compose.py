@@ -30,6 +30,10 @@ COMMANDS: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
     "pretrain": ("trains one encoder on the pairs of the store", (*_EVERYWHERE, *_LEARNING, "out")),
     "evaluate": ("tests an encoder on the tasks, beside the controls", (*_EVERYWHERE, *_LEARNING, "downstream", "out")),
+    "detect": (
+        "maps one exam and marks what may be lesions",
+        (*_EVERYWHERE, "pairs", "encoder", "downstream", "seed", "exam", "out"),
+    ),
     "sweep": (
         "runs an ablation or a search: trials, comparison, report",
         (*_EVERYWHERE, *_LEARNING, "downstream", "ablation", "search", "results", "seeds", "dry_run"),
@@ -39,6 +43,7 @@ _EXAMPLES = {
     "prepare": "data=mias data.root=DIR",
     "pretrain": "data=phantom out=runs/first",
     "evaluate": "encoder=runs/first/encoder data=phantom",
+    "detect": "encoder=runs/first/encoder data=phantom exam=woman0001 out=runs/found",
     "sweep": "ablation=soft_labels",
 }
 _PATHS = ("data.root", "encoder.folder", "store", "results", "out", "page", "experiments")

@@ -512,6 +512,62 @@ class OutcomeConfig:
 
 
 @dataclass
+class DetectionConfig:
+    """Lesion detection: maps of both sides, candidates on them, and when a candidate hits."""
+
+    score: str = option(
+        "distance",
+        "what siamray.detect maps: distance (left from right, needs no annotation) or linear (a probe learnt from the "
+        "lesions of the training women); evaluate tests both",
+        choices=("distance", "linear"),
+    )
+    way: str = option(
+        "dense",
+        "dense (trunk shared between windows, ten times as fast) or patchwise (every window by itself, as trained)",
+        choices=("dense", "patchwise"),
+    )
+    step_pixels: int = option(
+        16, "distance of neighbouring windows in store pixels, a power of two; 16 = a quarter of the patch", low=1
+    )
+    minimum_tissue: float = option(
+        0.5,
+        "share of tissue a window must have on both sides; half, as lesions also lie at the breast's edge",
+        low=0.01,
+        high=1,
+    )
+    side: str = option(
+        "brightness",
+        "what says which side of a distance is abnormal: brightness (the brighter one, smoothed) or probe (the one of "
+        "the higher linear score)",
+        choices=("brightness", "probe"),
+    )
+    candidates: int = option(8, "candidates of a pair of images at most; more than the rates of the FROC curve", low=1)
+    separation_share: float = option(
+        0.5, "least distance of two candidates along rows or columns, as a share of the patch side", low=0.05, high=2
+    )
+    hit: str = option(
+        "distance",
+        "when a candidate hits a lesion of its side: distance (its centre is no further from the lesion's than half "
+        "the box's diagonal or hit_mm; DBTex's rule), centre (its centre lies in the box) or overlap (IoU of boxes)",
+        choices=("distance", "centre", "overlap"),
+    )
+    hit_mm: float = option(
+        10.0,
+        "distance in mm that is a hit for small lesions with hit=distance; DBTex has 8.5, the map's step is 6.4",
+        low=0,
+    )
+    hit_overlap: float = option(0.1, "intersection over union that is a hit with hit=overlap", low=0.01, high=1)
+    false_positives: List[float] = option(
+        [0.25, 0.5, 1.0, 2.0], "false positives per image at which the sensitivity is given"
+    )
+    counted_on: str = option(
+        "all", "images whose false positives count: all, or normal ones alone", choices=("all", "normal")
+    )
+    opacity: float = option(0.45, "opacity of the map over the image, where it is greatest", low=0, high=1)
+    dicom: bool = option(True, "siamray.detect also writes a DICOM Secondary Capture, with highdicom")
+
+
+@dataclass
 class IntervalsConfig:
     """Intervals and tests."""
 
@@ -527,8 +583,9 @@ class DownstreamConfig:
     tasks: List[str] = option(
         ["patches"],
         "tasks: patches (abnormal or normal), birads (of breast and exam), outcome (of the woman), density (of the "
-        "breast); patches alone by default, as the others encode every image and their labels are rarer",
-        choices=("patches", "birads", "outcome", "density"),
+        "breast), detection (of lesions on maps of whole images); patches alone by default, as the others encode every "
+        "image and their labels are rarer",
+        choices=("patches", "birads", "outcome", "density", "detection"),
     )
     patches: PatchesConfig = field(default_factory=PatchesConfig)
     probe: ProbeConfig = field(default_factory=ProbeConfig)
@@ -544,6 +601,7 @@ class DownstreamConfig:
     bags: BagsConfig = field(default_factory=BagsConfig)
     attention: AttentionConfig = field(default_factory=AttentionConfig)
     outcome: OutcomeConfig = field(default_factory=OutcomeConfig)
+    detection: DetectionConfig = field(default_factory=DetectionConfig)
     intervals: IntervalsConfig = field(default_factory=IntervalsConfig)
     examples: int = option(2, "test exams whose distance map is kept for the report", low=0)
 
@@ -619,7 +677,8 @@ class Config:
         None, "folder of the prepared exams; null = a folder in the user's cache per data and preparation"
     )
     results: str = option("results", "folder the experiments are written to")
-    out: str = option("runs/pretrain", "folder that pretrain or evaluate writes to")
+    out: str = option("runs/pretrain", "folder that pretrain, evaluate or detect writes to")
+    exam: Optional[str] = option(None, "exam_id, or entry_id of one view, in which detect looks for lesions")
     seed: int = option(0, "the seed all randomness of a run flows from; a sweep counts its seeds from here", low=0)
     seeds: int = option(3, "number of seeds of every variant; fewer than 3 say little", low=1)
     inspect: bool = option(False, "read headers and tables only, and report what preparing would meet")

@@ -14,7 +14,7 @@ from siamray.config import Config
 from siamray.data.pairs import patch_side
 from siamray.data.preparation import prepare
 from siamray.downstream import patches
-from siamray.downstream.evaluation import check_tasks, evaluate
+from siamray.downstream.evaluation import check_patches, check_tasks, evaluate
 from siamray.downstream.metrics import TASKS, parse_metric
 from siamray.errors import UserError, run_command
 from siamray.files import write_json, write_parquet
@@ -36,7 +36,7 @@ def main(words: list[str]) -> None:
     if config.encoder.folder is None:
         raise UserError("encoder=DIR: name the folder of the encoder to evaluate, such as runs/pretrain/encoder")
     tested = encoder.load(config.encoder.folder)
-    _check_patches(config, tested)
+    check_patches(config, tested)
     store = prepare(config)
     check_tasks(store, config)
     found = {
@@ -66,22 +66,6 @@ def main(words: list[str]) -> None:
     for note in sorted({note for result in found.values() for note in result.notes if _matters(note)}):
         print(note)
     print(f"predictions and metrics: {folder}")
-
-
-def _check_patches(config: Config, tested: encoder.PairEncoder) -> None:
-    """Refuses patches of another scale than the encoder was trained on, where it says so.
-
-    Raises:
-        UserError: naming the option to set.
-    """
-    facts = tested.metadata
-    wanted = {
-        "preparation.spacing_mm": (facts.get("spacing_mm"), config.preparation.spacing_mm),
-        "pairs.normalization": (facts.get("normalization"), config.pairs.normalization),
-    }
-    for name, (trained, asked) in wanted.items():
-        if trained is not None and trained != asked:
-            raise UserError(f"{name}={asked}: the encoder was trained with {trained}; say {name}={trained}")
 
 
 def _untrained(config: Config, tested: encoder.PairEncoder) -> encoder.PairEncoder:

@@ -1,5 +1,6 @@
 """Left and right image of one view of one exam go in; an entry of the store, or the reason why not, comes out."""
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ Doubles = npt.NDArray[np.float64]
 Floats = npt.NDArray[np.float32]
 Bools = npt.NDArray[np.bool_]
 Box = tuple[float, float, float, float]
+# The arrays and the record of an entry, as siamray.data.store.write_entry takes them.
+Pair = tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]
 
 # What the store keeps of a registration beside its transform.
 REGISTRATION = ("kind", "dice", "correlation", "fell_back", "outline_mm", "quality")
@@ -95,19 +98,24 @@ class LeftOut(Exception):
         self.registration = registration
         self.seconds = seconds
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Tells pickle how to make it again: from its reasons, not from their text."""
+        return LeftOut, (self.reasons, self.registration, self.seconds)
 
-def prepare_entry(job: EntryJob, store: Location) -> None:
+
+def prepare_entry(job: EntryJob, store: Location, pair: Callable[[EntryJob], Pair] | None = None) -> None:
     """Prepares an entry and writes it into the store, or writes down why it is left out.
 
     Args:
         job: the two images and what is to be done to them.
         store: folder of the store.
+        pair: does what registered_pair does, elsewhere.
 
     Raises:
         UserError: the store cannot be written.
     """
     try:
-        arrays, record = registered_pair(job)
+        arrays, record = (pair or registered_pair)(job)
     except LeftOut as error:
         exclude(job, store, error)
         return
@@ -131,7 +139,7 @@ def exclude(job: EntryJob, store: Location, why: LeftOut) -> None:
     write_exclusion(store, job.entry_id, record)
 
 
-def registered_pair(job: EntryJob) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
+def registered_pair(job: EntryJob) -> Pair:
     """Reads both images of an entry and brings the right one onto the left one.
 
     Args:
@@ -224,7 +232,7 @@ def _pixels(length_mm: float, config: PreparationConfig) -> int:
     return max(1, round(length_mm / config.spacing_mm))
 
 
-def _registered(job: EntryJob, left: _Side, right: _Side) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
+def _registered(job: EntryJob, left: _Side, right: _Side) -> Pair:
     """Brings both sides into one grid; returns the arrays and the record of the entry."""
     config = job.config
     working = max(config.spacing_mm, config.registration.working_spacing_mm)

@@ -4,7 +4,7 @@ import math
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from siamray.cluster import connected
 from siamray.config import Config
 from siamray.data import store as stores
-from siamray.data.entry import EntryJob, LeftOut, exclude, prepare_entry, time_out
+from siamray.data.apart import Apart, Ended
+from siamray.data.entry import EntryJob, LeftOut, Pair, exclude, prepare_entry, registered_pair, time_out
 from siamray.data.preparation_plan import Plan, cache_folder, make_plan, store_options
 from siamray.data.sources import is_there
 from siamray.data.store import Store
 from siamray.data.store_tables import EntryRows, rows_of, rows_of_failure, write_tables
-from siamray.data.time_limit import hard_time_limit, was_ended
+from siamray.data.time_limit import hard_time_limit, how_ended
 from siamray.errors import UserError
 from siamray.files import Location, location, write_json, writing_to
 
@@ -33,6 +34,10 @@ RETRIES = 2
 LIMITS_PER_ENTRY = 4
 # Temporary folders older than this were left by a preparation that was killed.
 STALE_SECONDS = 6 * 3600
+
+
+class _Failed(Exception):
+    """Another attempt may succeed; the message is a reason for the manifest."""
 
 
 def store_path(config: Config) -> Location:
@@ -48,8 +53,8 @@ def prepare(config: Config, *, progress: bool = True) -> Store:
     """Prepares the exams of a configuration and opens their store; what is there already is not done again.
 
     Every entry (exam and view) is written whole or not at all, so a killed preparation goes on where it stopped, and
-    two at a time do no harm. Many entries are prepared as Ray tasks on preparation.cpus processors, few in this
-    process.
+    two at a time do no harm. Many entries are prepared as Ray tasks on preparation.cpus processors, few in one other
+    process. Images whose decoder hangs or crashes are left out like all others that cannot be used.
 
     Args:
         config: data, preparation, store; cluster.address for a running Ray cluster.
@@ -182,8 +187,9 @@ def _run(jobs: list[EntryJob], store: Location, config: Config, progress: bool) 
 def _outcomes(jobs: list[EntryJob], store: Location, config: Config) -> Iterator[tuple[str, str | None]]:
     cpus = config.preparation.cpus or None
     if cpus == 1 or (len(jobs) < WITHOUT_RAY and config.cluster.address is None):
-        for job in jobs:
-            yield job.entry_id, _attempt(job, store)
+        with Apart(_pair_or_reason, LIMITS_PER_ENTRY * config.preparation.image_seconds) as apart:
+            for job in jobs:
+                yield job.entry_id, _attempt(job, store, lambda job: _pair_apart(job, apart))
         return
     with connected(config.cluster, cpus):
         yield from _ray_outcomes(jobs, store, cpus)
@@ -221,7 +227,7 @@ def _worker_losses() -> tuple[type[Exception], ...]:
 
 
 def _attempt_as_task(job: EntryJob, store: Location) -> str | None:
-    """Prepares one entry in a worker of Ray's; one that hangs is ended, and the entry is left out.
+    """Prepares one entry in a worker of Ray's; one that hangs is ended, and one whose decoder does so is left out.
 
     Ray then tries the task again, which finds the trace of the end.
     """
@@ -229,27 +235,82 @@ def _attempt_as_task(job: EntryJob, store: Location) -> str | None:
     # In a local store all machines find it; the key is known to nobody else.
     folder = store / "temporary" if isinstance(store, Path) else Path(tempfile.gettempdir())
     trace = folder / f"siamray-{job.key}-{seconds:g}.trace"
-    if was_ended(trace):
-        images = job.left.image_id, job.right.image_id
-        reasons = dict.fromkeys(images, "its preparation hung: it " + time_out(seconds))
-        exclude(job, store, LeftOut(reasons, seconds=seconds))
-        trace.unlink(missing_ok=True)
+    crash = trace.with_suffix(".crash")
+    end = how_ended(trace)
+    if end == "hung" or (end == "crashed" and crash.exists()):
+        exclude(job, store, _ended(job, end))
+        for left in (trace, crash):
+            left.unlink(missing_ok=True)
         return None
     with writing_to(folder), hard_time_limit(LIMITS_PER_ENTRY * seconds, trace):
-        return _attempt(job, store)
+        # An image before may have broken the worker that crashed: only what crashes twice is left out.
+        if end == "crashed":
+            crash.touch()
+        failure = _attempt(job, store)
+        crash.unlink(missing_ok=True)
+        return failure
 
 
-def _attempt(job: EntryJob, store: Location) -> str | None:
+def _ended(job: EntryJob, end: str) -> LeftOut:
+    """Says that an entry's preparation hung or crashed; which of its images was to blame is not known."""
+    seconds = job.config.image_seconds
+    reason = f"its preparation hung: it {time_out(seconds)}" if end == "hung" else "its preparation crashed"
+    return LeftOut(dict.fromkeys((job.left.image_id, job.right.image_id), reason), seconds=seconds)
+
+
+def _pair_apart(job: EntryJob, apart: Apart[EntryJob, Pair | LeftOut | str]) -> Pair:
+    """Does what registered_pair does, in another process.
+
+    Raises:
+        LeftOut: also where that process hung or crashed.
+        _Failed: another attempt may succeed.
+    """
+    try:
+        try:
+            found = apart(job)
+        except Ended as end:
+            if not end.crashed:
+                raise
+            # An image before may have broken the process: only what crashes a new one is left out.
+            found = apart(job)
+    except Ended as end:
+        if end.hung or end.crashed:
+            raise _ended(job, str(end)) from None
+        raise _Failed("its preparation ended unexpectedly: its process was ended") from None
+    if isinstance(found, LeftOut):
+        raise found
+    if isinstance(found, str):
+        raise _Failed(found)
+    return found
+
+
+def _pair_or_reason(job: EntryJob) -> Pair | LeftOut | str:
+    """Returns what registered_pair returns or raises, of an odd failure the reason."""
+    try:
+        return registered_pair(job)
+    except LeftOut as error:
+        return error
+    except Exception as error:
+        return _odd(error)
+
+
+def _attempt(job: EntryJob, store: Location, pair: Callable[[EntryJob], Pair] | None = None) -> str | None:
     """Prepares one entry; returns the reason of a failure that another attempt may not have.
 
     Raises:
         UserError: the store cannot be written: no other entry could be either.
     """
     try:
-        prepare_entry(job, store)
+        prepare_entry(job, store, pair)
     except UserError:
         raise
+    except _Failed as error:
+        return str(error)
     except Exception as error:  # one odd image must not stop ten thousand others; its reason goes to the manifest
-        # Not the error's text, which may hold a value of the file that identifies a person.
-        return f"its preparation failed: {type(error).__name__}"
+        return _odd(error)
     return None
+
+
+def _odd(error: Exception) -> str:
+    # Not the error's text, which may hold a value of the file that identifies a person.
+    return f"its preparation failed: {type(error).__name__}"

@@ -43,7 +43,7 @@ def time_limit(seconds: float) -> Iterator[None]:
 
 @contextmanager
 def hard_time_limit(seconds: float, trace: Path) -> Iterator[None]:
-    """Ends this process when the time is up, whatever it is at.
+    """Ends this process when the time is up, whatever it is at, and leaves a trace of that end or of a crash.
 
     A decoder that hangs in C hears no signal, and gdcm and openjpeg let no other thread of Python run meanwhile: only a
     thread that needs no Python can end it. Only for processes that are there for this work alone, such as Ray's
@@ -51,24 +51,36 @@ def hard_time_limit(seconds: float, trace: Path) -> Iterator[None]:
 
     Args:
         seconds: the time the block may take.
-        trace: file that says, after such an end and no other, where the process was; see was_ended.
+        trace: file that says, after such an end and no other, where the process was; see how_ended.
 
     Raises:
         OSError: the file cannot be written.
     """
     trace.parent.mkdir(parents=True, exist_ok=True)
+    enabled = faulthandler.is_enabled()
     with trace.open("wb") as file:
+        faulthandler.enable(file)
         faulthandler.dump_traceback_later(seconds, exit=True, file=file)
         try:
             yield
         finally:
             faulthandler.cancel_dump_traceback_later()
+            faulthandler.disable()
+            if enabled:
+                # To stderr, where Ray and pytest put it as well.
+                faulthandler.enable()
             trace.unlink(missing_ok=True)
 
 
-def was_ended(trace: Path) -> bool:
-    """Says whether a hard_time_limit with this file has ended a process."""
+def how_ended(trace: Path) -> str | None:
+    """Says what ended a process within a hard_time_limit with this file.
+
+    Returns:
+        "hung" or "crashed"; None where there was no such end.
+    """
     try:
-        return trace.stat().st_size > 0
+        with trace.open("rb") as file:
+            start = file.read(7)
     except OSError:
-        return False
+        return None
+    return None if not start else "hung" if start == b"Timeout" else "crashed"

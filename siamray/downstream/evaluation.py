@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from siamray.config import Config
 from siamray.data.pairs import PairCutter, patch_side
 from siamray.data.store import Store
-from siamray.downstream import bag_task, birads, density, outcome, patches
+from siamray.downstream import bag_task, birads, density, detection, outcome, patches
 from siamray.downstream.bags import encode_images
 from siamray.downstream.examples import write_examples
 from siamray.errors import UserError
@@ -75,6 +75,10 @@ def evaluate(encoder: PairEncoder, store: Store, config: Config, examples: Path 
             metrics |= bag_task.metrics(task, predictions[-1], intervals)
     if examples is not None and config.downstream.examples > 0:
         write_examples(encoder, store, config, cutter, examples)
+    if detection.NAME in config.downstream.tasks:
+        found = detection.detect(encoder, store, cutter, config)
+        predictions.append(found.predictions)
+        metrics |= detection.metrics(found, config.downstream.detection, intervals)
     together = pd.concat(predictions, ignore_index=True)
     return Evaluation(together, metrics, _notes(together))
 
@@ -87,3 +91,19 @@ def _bag_tasks(config: Config) -> list[bag_task.BagTask]:
 def _notes(predictions: pd.DataFrame) -> list[str]:
     told = predictions[predictions.note != ""].drop_duplicates(["task", "score", "note"])
     return [f"{row.task} {row.score}: {row.note}" for row in told.itertuples()]
+
+
+def check_patches(config: Config, tested: PairEncoder) -> None:
+    """Refuses patches of another scale than the encoder was trained on, where it says so.
+
+    Raises:
+        UserError: naming the option to set.
+    """
+    facts = tested.metadata
+    wanted = {
+        "preparation.spacing_mm": (facts.get("spacing_mm"), config.preparation.spacing_mm),
+        "pairs.normalization": (facts.get("normalization"), config.pairs.normalization),
+    }
+    for name, (trained, asked) in wanted.items():
+        if trained is not None and trained != asked:
+            raise UserError(f"{name}={asked}: the encoder was trained with {trained}; say {name}={trained}")

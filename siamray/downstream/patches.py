@@ -20,8 +20,9 @@ from siamray.downstream.fine_tuning import Cut, fine_tune
 from siamray.downstream.label_fractions import LabelDraw, draw_women
 from siamray.downstream.metrics import SPLITS, Metric, metrics_of_scores, prefix
 from siamray.errors import UserError
-from siamray.pretraining.distances import pair_distances
+from siamray.pretraining.distances import embed
 from siamray.pretraining.encoder import PairEncoder
+from siamray.pretraining.shifts import least_distances, shift_pixels, shifted
 from siamray.seeds import named_seed
 
 TASK = "patches"
@@ -171,10 +172,11 @@ def score(encoder: nn.Module, samples: pd.DataFrame, cut: Cut, config: Config) -
 
     Scores: ``linear`` and ``knn<k>`` on the features of the sample's own side, learnt from training women's samples;
     ``finetuned``, where downstream.fine_tuning.epochs are more than 0, see `fine_tune`; ``distance``, the distance of
-    both sides' projected embeddings (in the space that the encoder's metadata name "embedding", else unit);
-    ``abnormality``, the log odds of the encoder's head on the sample's own side, where it has one; ``brightness``, see
-    `brightness_difference`, and ``blob``, see `controls.blob`. What was learnt from a part of the women has its name
-    after it, such as ``linear@10`` (see siamray.downstream.label_fractions), and several draws.
+    both sides' projected embeddings (in the space that the encoder's metadata name "embedding", else unit; the least
+    over shifts where they name "shift_share"); ``abnormality``, the log odds of the encoder's head on the sample's own
+    side, where it has one; ``brightness``, see `brightness_difference`, and ``blob``, see `controls.blob`. What was
+    learnt from a part of the women has its name after it, such as ``linear@10`` (see
+    siamray.downstream.label_fractions), and several draws.
 
     Args:
         encoder: turns [B, 1, P, P] into features and embeddings.
@@ -190,7 +192,7 @@ def score(encoder: nn.Module, samples: pd.DataFrame, cut: Cut, config: Config) -
         ValueError: the encoder gives features that are not finite.
     """
     embedding = (getattr(encoder, "metadata", None) or {}).get("embedding", "unit")
-    features, unlearnt = _measure(encoder, samples, cut, embedding)
+    features, unlearnt = _measure(encoder, samples, cut)
     validation, test = (samples.split.eq(split).to_numpy() for split in SCORED_ON)
     answers: list[Answers] = []
     for draw in draw_women(samples[samples.split == LEARNT_ON], config):
@@ -284,9 +286,11 @@ def _joined(*notes: str) -> str:
 
 
 def _measure(
-    encoder: nn.Module, samples: pd.DataFrame, cut: Cut, embedding: str
+    encoder: nn.Module, samples: pd.DataFrame, cut: Cut
 ) -> tuple[NDArray[np.float32], dict[str, NDArray[np.float64]]]:
     """Features [N, F] of each sample's own side, and the scores [N] that need no label."""
+    known = getattr(encoder, "metadata", None) or {}
+    embedding, share = known.get("embedding", "unit"), float(known.get("shift_share", 0))
     features: list[NDArray[np.float32]] = []
     scores: dict[str, list[NDArray[np.float64]]] = {}
     for start in range(0, max(len(samples), 1), SAMPLES_AT_ONCE):
@@ -295,9 +299,12 @@ def _measure(
         both, projected = extract(encoder, pairs.reshape(-1, 1, *pairs.shape[2:]))
         right = part.side.eq(SIDES[1]).to_numpy().astype(np.int64)
         features.append(both[2 * np.arange(len(part)) + right])
-        left_right = torch.from_numpy(projected[0::2]), torch.from_numpy(projected[1::2])
+        left, rights = embed(torch.from_numpy(projected[0::2]), embedding), torch.from_numpy(projected[1::2])
+        if reach := shift_pixels(share, pairs.shape[-1]):
+            windows = torch.from_numpy(cut(part, reach)[:, 1:])
+            rights = torch.from_numpy(extract(encoder, shifted(windows, reach).numpy())[1])
         found = {
-            "distance": pair_distances(*left_right, embedding).numpy().astype(np.float64),
+            "distance": least_distances(left, embed(rights, embedding)).numpy().astype(np.float64),
             "brightness": brightness_difference(pairs),
             "blob": controls.blob(pairs[np.arange(len(part)), right]),
         }

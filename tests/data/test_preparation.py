@@ -1,9 +1,12 @@
 """preparation.py: exams become a complete store, once, whatever is wrong with some of them."""
 
+import itertools
 import os
 import shutil
+import signal
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -86,8 +89,8 @@ def prepared(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The entries that are really prepared, in order."""
     done: list[str] = []
 
-    def note(job: entries.EntryJob, store: Path) -> None:
-        entries.prepare_entry(job, store)
+    def note(job: entries.EntryJob, *rest: Any) -> None:
+        entries.prepare_entry(job, *rest)
         done.append(job.entry_id)
 
     monkeypatch.setattr(preparation, "prepare_entry", note)
@@ -232,6 +235,68 @@ def test_an_image_that_takes_too_long_is_left_out_until_it_is_given_more_time(
     assert len(again.entries) == 2
 
 
+@pytest.fixture
+def read_apart(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[], list[str]]:
+    """Images whose decoder hangs, crashes and so on; tells which were read, in order, and forgets them."""
+    ordinary, log = entries.read_image, tmp_path / "read"
+
+    def odd(path: Path, *rest: Any) -> Any:
+        # Read by another process, which can tell no other way.
+        with log.open("a") as file:
+            file.write(f"{path.stem}\n")
+        if path.stem == "w01_L":
+            sum(itertools.repeat(0))
+        if path.stem == "w02_R":
+            os.kill(os.getpid(), signal.SIGSEGV)
+        if path.stem == "w03_L":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if path.stem == "w04_R":
+            raise ValueError("Mrs Miller")
+        return ordinary(path, *rest)
+
+    def read() -> list[str]:
+        words = log.read_text().split() if log.exists() else []
+        log.unlink(missing_ok=True)
+        return words
+
+    monkeypatch.setattr(entries, "read_image", odd)
+    return read
+
+
+def test_images_whose_decoder_hangs_or_crashes_are_left_out_until_they_are_given_more_time(
+    config: Config, source: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read_apart: Callable[[], list[str]]
+) -> None:
+    source(write_exams(tmp_path / "films", 6))
+    monkeypatch.setattr(preparation, "LIMITS_PER_ENTRY", 1)
+    config.preparation.image_seconds = 2
+    store = prepare(config, progress=False)
+    assert list(store.entries["entry_id"]) == ["w00_MLO", "w05_MLO"]
+    reasons = store.manifest.set_index("image_id")["reason"]
+    for side in "LR":
+        assert reasons[f"w01_{side}"] == "its preparation hung: it took longer than preparation.image_seconds=2"
+        assert reasons[f"w02_{side}"] == "its preparation crashed"
+        assert reasons[f"w03_{side}"] == "its preparation ended unexpectedly: its process was ended"
+        assert reasons[f"w04_{side}"] == "its preparation failed: ValueError"
+    read = read_apart()
+    assert [read.count(image) for image in ("w01_L", "w01_R", "w02_L", "w02_R", "w03_L")] == [1, 0, 2, 2, 1]
+    # Memory may have been short, and an odd failure may pass; what hung and what crashed would do so again.
+    prepare(config, progress=False)
+    assert read_apart() == ["w03_L", "w04_L", "w04_R"]
+    config.preparation.image_seconds = 2.5
+    store = prepare(config, progress=False)
+    assert {"w01_L", "w02_R"} < set(read_apart())
+    reasons = store.manifest.set_index("image_id")["reason"]
+    assert reasons["w01_L"] == "its preparation hung: it took longer than preparation.image_seconds=2.5"
+    # Another file is another image.
+    given = write_exams(tmp_path / "films", 6)
+    shutil.copy(tmp_path / "films" / "w00_R.png", tmp_path / "films" / "w02_R.png")
+    source(given)
+    prepare(config, progress=False)
+    read = read_apart()
+    assert "w02_R" in read
+    assert "w01_L" not in read
+
+
 def test_headers_that_contradict_source_or_image_are_noted(config: Config, source: Any, tmp_path: Path) -> None:
     given = write_exams(tmp_path / "films", 1)
     for side in ("L", "R"):
@@ -286,10 +351,10 @@ def test_an_interrupted_preparation_is_no_store_and_goes_on_where_it_stopped(
     source(write_exams(tmp_path / "films", 4))
     ordinary = preparation.prepare_entry
 
-    def interrupted(job: entries.EntryJob, store: Path) -> None:
+    def interrupted(job: entries.EntryJob, *rest: Any) -> None:
         if len(prepared) == 2:
             raise KeyboardInterrupt
-        ordinary(job, store)
+        ordinary(job, *rest)
 
     monkeypatch.setattr(preparation, "prepare_entry", interrupted)
     with pytest.raises(KeyboardInterrupt):
@@ -321,10 +386,10 @@ def test_an_odd_failure_is_listed_and_tried_again_next_time(
     source(write_exams(tmp_path / "films", 2))
     ordinary = preparation.prepare_entry
 
-    def odd(job: entries.EntryJob, store: Path) -> None:
+    def odd(job: entries.EntryJob, *rest: Any) -> None:
         if job.entry_id == "w01_MLO":
             raise MemoryError("too large")
-        ordinary(job, store)
+        ordinary(job, *rest)
 
     monkeypatch.setattr(preparation, "prepare_entry", odd)
     store = prepare(config, progress=False)

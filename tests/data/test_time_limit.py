@@ -1,5 +1,6 @@
 """A block that takes too long ends, in Python at once, and a worker that hangs in C ends itself."""
 
+import signal
 import subprocess
 import sys
 import threading
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from siamray.data.time_limit import TimeUp, hard_time_limit, time_limit, was_ended
+from siamray.data.time_limit import TimeUp, hard_time_limit, how_ended, time_limit
 
 # Both hang in C and hear no signal; the second lets no other thread of Python run either, as gdcm and openjpeg do.
 HANGING = {
@@ -69,13 +70,42 @@ def test_a_process_that_hangs_in_c_is_ended_and_leaves_a_trace(hanging: str, tmp
     assert ended.returncode == 1
     assert ended.stdout + ended.stderr == ""
     assert time.monotonic() - start < 15
-    assert was_ended(trace)
+    assert how_ended(trace) == "hung"
+
+
+@pytest.mark.parametrize(
+    ("number", "end"), [(signal.SIGSEGV, "crashed"), (signal.SIGABRT, "crashed"), (signal.SIGKILL, None)]
+)
+def test_a_process_that_crashes_leaves_a_trace_and_one_that_is_killed_leaves_none(
+    number: int, end: str | None, tmp_path: Path
+) -> None:
+    trace = tmp_path / "trace"
+    line = [sys.executable, "-c", PROGRAM.format(hanging=f"import os; os.kill(os.getpid(), {int(number)})"), str(trace)]
+    ended = subprocess.run(line, capture_output=True, text=True, timeout=15, check=False)
+    assert ended.returncode == -number
+    assert ended.stdout + ended.stderr == ""
+    assert how_ended(trace) == end
+
+
+def test_what_reports_crashes_elsewhere_does_so_afterwards(tmp_path: Path) -> None:
+    program = """
+import faulthandler, pathlib, sys
+from siamray.data.time_limit import hard_time_limit
+for word in ("off", "on"):
+    if word == "on":
+        faulthandler.enable()
+    with hard_time_limit(5, pathlib.Path(sys.argv[1])):
+        pass
+    print(faulthandler.is_enabled())
+"""
+    line = [sys.executable, "-c", program, str(tmp_path / "trace")]
+    assert subprocess.run(line, capture_output=True, text=True, timeout=60, check=True).stdout == "False\nTrue\n"
 
 
 def test_a_process_that_is_done_in_time_goes_on_and_leaves_no_trace(tmp_path: Path) -> None:
     trace = tmp_path / "trace"
     with hard_time_limit(0.1, trace):
-        assert not was_ended(trace)
+        assert how_ended(trace) is None
     time.sleep(0.2)
     assert not trace.exists()
-    assert not was_ended(trace)
+    assert how_ended(trace) is None

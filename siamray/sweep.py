@@ -183,13 +183,21 @@ def _check_metric(metric: str, config: Config) -> None:
     """Refuses a metric that no trial would have.
 
     Raises:
-        UserError: the name is no metric's, or its task is not asked.
+        UserError: the name is no metric's, or its task, its share of the women or fine-tuning is not asked for.
     """
-    task = parse_metric(metric).task
-    if task not in config.downstream.tasks:
-        tasks = ",".join([*config.downstream.tasks, task])
+    _, task, score, _ = parse_metric(metric)
+    asked = config.downstream
+    if task not in asked.tasks:
+        tasks = ",".join([*asked.tasks, task])
         raise UserError(
-            f"metric {metric}: its task is not asked; say downstream.tasks=[{tasks}], or name another metric"
+            f"metric {metric}: its task is not asked; say downstream.tasks=[{tasks}] or name another metric"
+        )
+    _, _, share = score.partition("@")
+    if share and share not in {f"{100 * fraction:g}" for fraction in asked.label_fractions if fraction < 1}:
+        raise UserError(f"metric {metric}: {share} % of the women is no share of downstream.label_fractions; add it")
+    if score.startswith("finetuned") and asked.fine_tuning.epochs == 0:
+        raise UserError(
+            f"metric {metric}: nothing is fine-tuned; say downstream.fine_tuning.epochs=15 or another number"
         )
 
 

@@ -26,7 +26,7 @@ TASKS: dict[str, tuple[Kind, ...]] = {
     "density": MULTICLASS,
 }
 EXAMPLE_SCORES = {
-    "patches": "linear, linear@10, knn20, finetuned, distance or brightness",
+    "patches": "linear, linear@10, knn20, finetuned, distance, abnormality, brightness or blob",
     "birads": "attention, mean, exam_attention or exam_mean",
     "outcome": "attention or mean",
     "density": "attention or mean",

@@ -223,7 +223,8 @@ class EncoderConfig:
     backbone: str = option("resnet10t", "timm model; resnet10t trains on two cores")
     weights: str = option(
         "random",
-        "random, or imagenet (timm downloads them: the only download siamray makes)",
+        "random, or imagenet (timm downloads them: the only download siamray makes; those of tf_efficientnet_lite0 are "
+        "taken from the extra imagenet where it is installed)",
         choices=("random", "imagenet"),
     )
     folder: Optional[str] = option(None, "folder of an exported encoder to start from (written encoder=DIR for short)")

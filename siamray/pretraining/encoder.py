@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from siamray.config import EncoderConfig
 from siamray.errors import UserError, nearest
+from siamray.pretraining.imagenet import load_packaged_weights, packaged_weights
 
 WEIGHTS_FILE = "model.safetensors"
 # In a folder of its own: timm 1.0.16 to 1.0.22 fail where two weight files lie side by side.
@@ -155,8 +156,12 @@ def _new_trunk(config: EncoderConfig, patch_pixels: int) -> PairEncoder:
     default = timm.get_pretrained_cfg(name)
     if default is not None and default.fixed_input_size:
         arguments["img_size"] = patch_pixels
+    packaged = packaged_weights(name) if config.weights == "imagenet" else None
     try:
-        trunk = timm.create_model(name, pretrained=config.weights == "imagenet", num_classes=0, **arguments)
+        download = config.weights == "imagenet" and packaged is None
+        trunk = timm.create_model(name, pretrained=download, num_classes=0, **arguments)
+        if packaged is not None:
+            load_packaged_weights(trunk, packaged, 1)
     except BUILD_ERRORS as error:
         reason = " ".join(str(error).split())[:200]
         if config.weights == "imagenet":

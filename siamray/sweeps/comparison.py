@@ -146,7 +146,7 @@ def compare(
                 tables[control, *trial[1:]] = _scored(predictions[trial], plain, trial)
             names.append(control)
             beside.add(control)
-    _check_same_samples(tables)
+    _check_samples(tables)
     outcomes = _outcomes(tables, name, config)
     rows = [
         {
@@ -173,22 +173,24 @@ def _scored(predictions: pd.DataFrame, name: MetricName, trial: Trial) -> pd.Dat
     return rows.sort_values([*rows.columns.intersection(["draw"]), "sample_id"], ignore_index=True)
 
 
-def _check_same_samples(tables: Mapping[Trial, pd.DataFrame]) -> None:
-    """Raises UserError unless all trials of a fold have scored the same samples, with the same labels and women."""
-    identity = ["sample_id", "woman_id", "label"]
-    first: dict[int, tuple[Trial, set[tuple[Any, ...]]]] = {}
+def _check_samples(tables: Mapping[Trial, pd.DataFrame]) -> None:
+    """Refuses trials of a fold that disagree on whose a sample is or on its label: then one of them is of other data.
+
+    Variants may score other samples, as another registration or patch size has other places with enough tissue: women
+    are drawn, and each variant's own samples come with them.
+
+    Raises:
+        UserError: naming two trials and a sample.
+    """
+    known: dict[tuple[int, str], tuple[Trial, str, int]] = {}
     for trial, table in tables.items():
-        mine = set(zip(*(table[column].tolist() for column in identity), strict=True))
-        known, others = first.setdefault(trial[2], (trial, mine))
-        if mine != others or len(table) != len(tables[known]):
-            differing = sorted({str(sample[0]) for sample in mine ^ others})
-            example = f", such as {differing[0]}" if differing else ""
-            raise UserError(
-                f"{_named(trial)} and {_named(known)} have not scored the same samples with the same labels "
-                f"({len(differing)} differ{example}): variants must not change data, preparation, "
-                "pairs.minimum_tissue or the downstream sections that choose samples; run them as experiments of their "
-                "own"
-            )
+        for sample, woman, label in zip(table.sample_id, table.woman_id, table.label, strict=True):
+            first, whose, told = known.setdefault((trial[2], sample), (trial, woman, label))
+            if (whose, told) != (woman, label):
+                raise UserError(
+                    f"{_named(trial)} and {_named(first)} disagree on sample {sample} (woman {woman}, label {label}; woman "
+                    f"{whose}, label {told}): their data differ; run them as experiments of their own"
+                )
 
 
 def _outcomes(tables: Mapping[Trial, pd.DataFrame], name: MetricName, config: IntervalsConfig) -> dict[Trial, Outcome]:
@@ -306,6 +308,12 @@ def _note(own: Mapping[Block, Outcome], of_reference: Mapping[Block, Outcome], r
     notes = []
     if len(own) < len(of_reference):
         notes.append(f"compared on {len(own)} of the {len(of_reference)} trials (seed, fold) of '{reference}'")
+    sets = [
+        (set(outcome.samples.sample_id), set(of_reference[block].samples.sample_id)) for block, outcome in own.items()
+    ]
+    if any(mine != theirs for mine, theirs in sets):
+        shared, union = (sum(len(op(*pair)) for pair in sets) for op in (set.intersection, set.union))
+        notes.append(f"scored on other samples than '{reference}': {shared} of {union} in common")
     counts = _counts(own)
     if counts["seeds"] == 1:
         notes.append("one seed: the interval covers other women, not other seeds")

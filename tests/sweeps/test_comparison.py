@@ -254,16 +254,24 @@ def test_missing_trials_are_left_out_on_both_sides_and_noted():
     )
 
 
-def test_other_samples_or_labels_are_refused_by_name():
+def test_other_samples_are_compared_by_the_same_women_and_it_is_said():
     given = trials(np.random.default_rng(9))
-    given["hard", 1, 0] = given["hard", 1, 0].iloc[1:]
-    with pytest.raises(
-        UserError, match=r"'hard' \(seed 1, fold 0\) and 'soft' \(seed 0, fold 0\).*1 differ, such as s0_0000"
-    ):
-        compare(given, "soft", "patches_linear_auc", ["soft", "hard"], ["none"], QUICK)
+    for seed in range(3):
+        given["hard", seed, 0] = given["hard", seed, 0].iloc[2:]
+    rows = compare(given, "soft", "patches_linear_auc", ["soft", "hard"], ["none"], QUICK).set_index("variant")
+    samples = len(given["soft", 0, 0])
+    assert f"scored on other samples than 'soft': {3 * (samples - 2)} of {3 * samples} in common" in rows.note["hard"]
+    assert "other samples" not in rows.note["none"]
+    table = given["hard", 0, 0]
+    values = [auc(given["hard", seed, 0].label, given["hard", seed, 0].value) for seed in range(3)]
+    assert rows.value["hard"] == pytest.approx(np.mean(values))
+    assert rows.lesions["hard"] + rows.normals["hard"] == len(table)
+
+
+def test_trials_that_disagree_on_a_label_or_a_woman_are_refused_by_name():
     given = trials(np.random.default_rng(9))
     given["none", 2, 0] = given["none", 2, 0].assign(label=lambda table: 1 - table.label)
-    with pytest.raises(UserError, match=r"'none' \(seed 2, fold 0\) and"):
+    with pytest.raises(UserError, match=r"'none' \(seed 2, fold 0\) and 'soft' .* disagree on sample s0_0000"):
         compare(given, "soft", "patches_linear_auc", ["soft", "hard"], ["none"], QUICK)
 
 

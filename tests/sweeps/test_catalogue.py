@@ -1,0 +1,88 @@
+"""Every ablation of the catalogue: it says its question and command, and each of its variants runs in tiny form."""
+
+from pathlib import Path
+
+import pytest
+
+from siamray.compose import compose, experiments_folder
+from siamray.config import Config
+from siamray.data.preparation import prepare
+from siamray.data.store import Store
+from siamray.sweeps.ablation import Trial, design
+from siamray.sweeps.results import read_trial
+from siamray.sweeps.trial import run_trial
+from tests.conftest import TINY_DATA, TINY_TRAINING
+
+CATALOGUE = sorted(path.stem for path in (experiments_folder() / "ablation").glob("*.yaml"))
+# What the issue of the method asks for; a group may add its own.
+ASKED = {
+    *("soft_labels", "gmm_components", "margin", "dual_network", "label_exchange", "cross_regularization", "collapse"),
+    *(
+        "registration",
+        "patch_scale",
+        "negatives",
+        "warmup",
+        "backbone",
+        "initialisation",
+        "labels_fraction",
+        "baselines",
+    ),
+    *("augmentation", "components", "negative_controls"),
+}
+TINY = [
+    *TINY_DATA, *TINY_TRAINING, "seeds=1", "pretraining.epochs=1", "pretraining.pairs_per_epoch=16",
+    "pretraining.batch_pairs=8", "pretraining.mixture.anchor_pairs=16", "pretraining.rival.queue=32",
+    "pretraining.rival.prototypes=8", "pretraining.rival.predictor_hidden=8", "downstream.examples=0",
+    "downstream.intervals.replicates=100",
+]  # fmt: skip
+# Options that an ablation's command names as well.
+MORE = {
+    "labels_fraction": ["downstream=few_labels", "downstream.fine_tuning.epochs=1", "downstream.label_draws=1"],
+    "tasks": ["downstream=all", "downstream.attention.epochs=2"],
+}
+
+
+def words(name: str) -> list[str]:
+    return [f"ablation={name}", *MORE.get(name, []), *TINY]
+
+
+def trials(name: str, stores: dict[str, Store]) -> list[Trial]:
+    def settle(chosen: Config) -> tuple[Config, str]:
+        kind = chosen.preparation.registration.kind
+        if kind not in stores:
+            stores[kind] = prepare(chosen, progress=False)
+        return chosen, stores[kind].fingerprint
+
+    return design(compose("sweep", words(name)), words(name), settle)
+
+
+@pytest.mark.parametrize("name", CATALOGUE)
+def test_an_ablation_begins_with_its_question_and_its_command(name: str) -> None:
+    first, second = (experiments_folder() / "ablation" / f"{name}.yaml").read_text().splitlines()[:2]
+    assert first.startswith("# ")
+    assert second.startswith(f"# python -m siamray.sweep ablation={name}")
+    ablation = compose("sweep", [f"ablation={name}"]).ablation
+    assert ablation is not None
+    assert ablation.name == name
+    assert ablation.question.endswith("?")
+    assert ablation.controls
+
+
+def test_the_catalogue_is_whole() -> None:
+    assert set(CATALOGUE) >= ASKED
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CATALOGUE)
+def test_every_variant_of_an_ablation_runs(name: str, tmp_path: Path, stores: dict[str, Store]) -> None:
+    for trial in trials(name, stores):
+        folder = tmp_path / trial.trial_id
+        run_trial(trial, stores[trial.config.preparation.registration.kind], folder)
+        record = read_trial(folder)
+        assert record["state"] == "finished", f"{trial.variant}: {record['reason']}"
+        assert record["metrics"]
+
+
+@pytest.fixture(scope="module")
+def stores() -> dict[str, Store]:
+    return {}

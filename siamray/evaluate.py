@@ -59,7 +59,10 @@ def main(words: list[str]) -> None:
     )
     metrics = {name: result.metrics for name, result in found.items()}
     for task in config.downstream.tasks:
-        Console().print(_table(metrics, config) if task == patches.TASK else _class_table(task, metrics, config))
+        if task == patches.TASK:
+            Console().print(_table(metrics, config))
+        else:
+            Console().print((_class_table if task in TASKS else _plain_table)(task, metrics, config))
     if patches.TASK in config.downstream.tasks:
         for reason, findings in patches.left_out_findings(store, config).items():
             print(f"{findings} findings gave no lesion patch: {reason}")
@@ -122,11 +125,27 @@ def _class_table(task: str, metrics: dict[str, dict[str, Any]], config: Config) 
     ]
     for score in dict.fromkeys(name.score for name in named):
         for encoder_name, found in metrics.items():
-            values = [found[f"{task}_{score}_{kind}"] for kind in TASKS[task]]
-            cells = [f"{value['value']:.3f} [{value['low']:.3f}, {value['high']:.3f}]" for value in values]
-            # Brackets are rich's markup where a word follows them.
-            table.add_row(score, encoder_name, *(escape(cell) for cell in cells))
+            table.add_row(score, encoder_name, *(_cell(found[f"{task}_{score}_{kind}"]) for kind in TASKS[task]))
     return table
+
+
+def _plain_table(task: str, metrics: dict[str, dict[str, Any]], config: Config) -> Table:
+    """All metrics of a task by their names, a column per encoder."""
+    confidence = round(100 * config.downstream.intervals.confidence)
+    table = Table(
+        "metric", *metrics, title=f"{task}: {metrics['encoder'][f'{task}_women']:.0f} test women",
+        caption=f"[..]: {confidence} % intervals, bootstrap over women, {config.downstream.intervals.replicates} "
+        "replicates",
+    )  # fmt: skip
+    for name, value in metrics["encoder"].items():
+        if name.startswith(f"{task}_") and isinstance(value, dict):
+            table.add_row(name, *(_cell(found[name]) for found in metrics.values()))
+    return table
+
+
+def _cell(value: dict[str, float]) -> str:
+    """A value with its interval; brackets are rich's markup where a word follows them."""
+    return escape(f"{value['value']:.3f} [{value['low']:.3f}, {value['high']:.3f}]")
 
 
 def _matters(note: str) -> bool:

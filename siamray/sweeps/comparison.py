@@ -188,8 +188,8 @@ def _check_samples(tables: Mapping[Trial, pd.DataFrame]) -> None:
             first, whose, told = known.setdefault((trial[2], sample), (trial, woman, label))
             if (whose, told) != (woman, label):
                 raise UserError(
-                    f"{_named(trial)} and {_named(first)} disagree on sample {sample} (woman {woman}, label {label}; woman "
-                    f"{whose}, label {told}): their data differ; run them as experiments of their own"
+                    f"{_named(trial)} and {_named(first)} disagree on {sample}: woman {woman} and label {label}, "
+                    f"or {whose} and {told}; their data differ, so run them as experiments of their own"
                 )
 
 

@@ -271,7 +271,7 @@ def test_other_samples_are_compared_by_the_same_women_and_it_is_said():
 def test_trials_that_disagree_on_a_label_or_a_woman_are_refused_by_name():
     given = trials(np.random.default_rng(9))
     given["none", 2, 0] = given["none", 2, 0].assign(label=lambda table: 1 - table.label)
-    with pytest.raises(UserError, match=r"'none' \(seed 2, fold 0\) and 'soft' .* disagree on sample s0_0000"):
+    with pytest.raises(UserError, match=r"'none' \(seed 2, fold 0\) and 'soft' .* disagree on s0_0000"):
         compare(given, "soft", "patches_linear_auc", ["soft", "hard"], ["none"], QUICK)
 
 

@@ -410,7 +410,7 @@ class DetectionConfig:
         choices=("dense", "patchwise"),
     )
     step_pixels: int = option(
-        16, "distance of neighbouring windows in store pixels, a power of two; 16 = a quarter of the patch", low=1
+        8, "distance of neighbouring windows in store pixels, a power of two; 8 = 3.2 mm, an eighth of the patch", low=1
     )
     minimum_tissue: float = option(
         0.5,
@@ -436,7 +436,7 @@ class DetectionConfig:
     )
     hit_mm: float = option(
         10.0,
-        "distance in mm that is a hit for small lesions with hit=distance; DBTex has 8.5, the map's step is 6.4",
+        "distance in mm that is a hit for small lesions with hit=distance; DBTex has 8.5",
         low=0,
     )
     hit_overlap: float = option(0.1, "intersection over union that is a hit with hit=overlap", low=0.01, high=1)

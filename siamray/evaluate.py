@@ -54,6 +54,8 @@ def main(words: list[str]) -> None:
         },
     )
     Console().print(_table({name: result.metrics for name, result in found.items()}, config))
+    if config.downstream.detection.enabled:
+        Console().print(_detection_table({name: result.metrics for name, result in found.items()}, config))
     for reason, findings in patches.left_out_findings(store, config).items():
         print(f"{findings} findings gave no lesion patch: {reason}")
     print(f"predictions and metrics: {folder}")
@@ -89,6 +91,24 @@ def _table(metrics: dict[str, dict[str, Any]], config: Config) -> Table:
                 f"{auc['value']:.3f}", f"{auc['low']:.3f} to {auc['high']:.3f}",
                 f"{precision['value']:.3f}", f"{precision['low']:.3f} to {precision['high']:.3f}",
             )  # fmt: skip
+    return table
+
+
+def _detection_table(metrics: dict[str, dict[str, Any]], config: Config) -> Table:
+    counts = metrics["encoder"]
+    confidence = round(100 * config.downstream.intervals.confidence)
+    table = Table(
+        "detection", "encoder", "value", f"{confidence} % interval",
+        title=f"{counts['detection_lesions']:.0f} lesions; {counts['detection_images']:.0f} images of "
+        f"{counts['detection_women']:.0f} test women count for false positives",
+        caption="froc_R: share of lesions found at R false positives per image; bootstrap over women",
+    )  # fmt: skip
+    for metric, found in counts.items():
+        if metric.startswith("detection_") and isinstance(found, dict):
+            for name, of_encoder in metrics.items():
+                value = of_encoder[metric]
+                interval = f"{value['low']:.3f} to {value['high']:.3f}"
+                table.add_row(metric.removeprefix("detection_"), name, f"{value['value']:.3f}", interval)
     return table
 
 

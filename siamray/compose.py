@@ -43,7 +43,7 @@ _EXAMPLES = {
     "prepare": "data=mias data.root=DIR",
     "pretrain": "data=phantom out=runs/first",
     "evaluate": "encoder=runs/first/encoder data=phantom",
-    "detect": "encoder=runs/first/encoder data=phantom exam=woman0001 out=runs/found",
+    "detect": "encoder=runs/first/encoder data=phantom exam=phantom_00003 out=runs/found",
     "sweep": "ablation=soft_labels",
 }
 _PATHS = ("data.root", "encoder.folder", "store", "results", "out", "page", "experiments")

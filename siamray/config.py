@@ -524,11 +524,11 @@ class DetectionConfig:
     )
     way: str = option(
         "dense",
-        "dense (trunk shared between windows, ten times as fast) or patchwise (every window by itself, as trained)",
+        "dense (trunk shared between windows, some ten times as fast) or patchwise (each window by itself, as trained)",
         choices=("dense", "patchwise"),
     )
     step_pixels: int = option(
-        16, "distance of neighbouring windows in store pixels, a power of two; 16 = a quarter of the patch", low=1
+        8, "distance of neighbouring windows in store pixels, a power of two; 8 = 3.2 mm, an eighth of the patch", low=1
     )
     minimum_tissue: float = option(
         0.5,
@@ -553,7 +553,7 @@ class DetectionConfig:
     )
     hit_mm: float = option(
         10.0,
-        "distance in mm that is a hit for small lesions with hit=distance; DBTex has 8.5, the map's step is 6.4",
+        "distance in mm that is a hit for small lesions with hit=distance; DBTex has 8.5",
         low=0,
     )
     hit_overlap: float = option(0.1, "intersection over union that is a hit with hit=overlap", low=0.01, high=1)

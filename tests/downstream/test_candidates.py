@@ -57,7 +57,7 @@ class OneView:
 
 def config(**options: object) -> Config:
     made = Config()
-    for name, value in options.items():
+    for name, value in {"step_pixels": 16, **options}.items():
         setattr(made.downstream.detection, name, value)
     return made
 

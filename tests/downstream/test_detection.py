@@ -12,6 +12,7 @@ from siamray.data.normal import not_normal
 from siamray.data.pairs import PairCutter
 from siamray.data.store import Store
 from siamray.downstream import detection
+from siamray.downstream.candidates import Candidate
 from siamray.downstream.detection import CANDIDATE, IMAGE, LESION, SIDE, Detection, PixelCounts, detect, metrics
 from siamray.downstream.evaluation import evaluate
 from siamray.errors import UserError
@@ -90,11 +91,17 @@ def test_metrics_follow_from_the_rows_alone(found: Detection, detecting: Config)
     assert answers["detection_images"] == len(images)
 
 
-def test_false_positives_may_be_counted_on_normal_images_alone(tiny_store: Store, detecting: Config) -> None:
+def test_false_positives_may_be_counted_on_normal_images_alone(detecting: Config) -> None:
     rules = dataclasses.replace(detecting.downstream.detection, counted_on="normal")
-    config = dataclasses.replace(detecting, downstream=dataclasses.replace(detecting.downstream, detection=rules))
-    rows = detect(network(), tiny_store, PairCutter(tiny_store, config.pairs), config).predictions
-    assert rows.label[rows.task == IMAGE].eq(0).all()
+    lesions = pd.DataFrame(
+        [("left", "mass", 0, 0, 9, 9, "one")], columns=["side", "category", *detection.BOX, "sample_id"]
+    )
+    found = [Candidate("left", 100, 100, 32, 2.0), Candidate("right", 100, 100, 32, 1.0)]
+    rows = pd.DataFrame(detection._entry_rows(found, lesions, {"entry_id": "e"}, 1.0, True, rules))
+    assert rows[rows.task == IMAGE].side.tolist() == ["right"]
+    assert rows[rows.task == CANDIDATE].label.tolist() == [0, 0]
+    doubtful = pd.DataFrame(detection._entry_rows(found, lesions, {"entry_id": "e"}, 1.0, False, rules))
+    assert doubtful.task.tolist() == [LESION]
 
 
 def test_the_side_is_scored_where_one_side_alone_has_a_lesion(found: Detection, tiny_store: Store) -> None:
@@ -118,7 +125,10 @@ def test_a_score_that_marks_the_lesions_pixels_has_a_high_area() -> None:
     assert answers["detection_linear_froc_0.25"] == {"value": 1.0, "low": 1.0, "high": 1.0}
 
 
-def test_the_other_tasks_stay_as_they_are(tiny_store: Store, tiny_config: Config, detecting: Config) -> None:
+def test_the_other_tasks_stay_as_they_are(
+    found: Detection, tiny_store: Store, tiny_config: Config, detecting: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(detection, "detect", lambda *_: found)
     without = dataclasses.replace(tiny_config.downstream, examples=0)
     plain = evaluate(network(), tiny_store, dataclasses.replace(tiny_config, downstream=without))
     both = evaluate(network(), tiny_store, detecting)

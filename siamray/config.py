@@ -524,7 +524,7 @@ class DetectionConfig:
     )
     way: str = option(
         "dense",
-        "dense (trunk shared between windows, some ten times as fast) or patchwise (each window by itself, as trained)",
+        "dense (trunk shared between windows, several times as fast) or patchwise (each window by itself, as trained)",
         choices=("dense", "patchwise"),
     )
     step_pixels: int = option(

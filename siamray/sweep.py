@@ -21,7 +21,7 @@ from siamray.files import write_parquet
 from siamray.provenance import git_state, versions
 from siamray.sweeps import results, tables
 from siamray.sweeps.ablation import Trial, base_words, design
-from siamray.sweeps.comparison import compare
+from siamray.sweeps.comparison import HEAD_SCORE, compare
 from siamray.sweeps.cost import estimate
 from siamray.sweeps.fixed_arithmetic import fix_arithmetic
 from siamray.sweeps.runner import run_trials, sole_driver, unfinished
@@ -164,6 +164,9 @@ def compare_trials(config: Config, trials: list[Trial], experiment: Path) -> pd.
     costs = {
         (trial.variant, trial.seed, trial.fold): float(seconds.get(trial.trial_id, float("nan"))) for trial in trials
     }
+    of_reference = [table for (variant, _, _), table in predictions.items() if variant == ablation.reference]
+    # A score that only encoders with a head have.
+    of_head = ["patches_abnormality_auc"] if all(table.score.eq(HEAD_SCORE).any() for table in of_reference) else []
     compared = [
         compare(
             predictions,
@@ -174,7 +177,7 @@ def compare_trials(config: Config, trials: list[Trial], experiment: Path) -> pd.
             config.downstream.intervals,
             costs,
         )
-        for metric in dict.fromkeys((ablation.metric, *_secondary_metrics(config)))
+        for metric in dict.fromkeys((ablation.metric, *_secondary_metrics(config), *of_head))
     ]
     return pd.concat(compared, ignore_index=True)
 

@@ -163,14 +163,35 @@ def test_augmentation_of_nothing_returns_the_patch() -> None:
     torch.testing.assert_close(augment(windows, 32, none, torch.Generator()), windows, atol=1e-5, rtol=0)
 
 
-def test_rotation_and_shift_stay_within_the_context() -> None:
-    most = AugmentationConfig(brightness=0, contrast=0, noise=0, crop_scale=1.0)
+@pytest.mark.parametrize("scale", [1.0, 2.0])
+def test_rotation_shift_and_scale_stay_within_the_context(scale: float) -> None:
+    most = AugmentationConfig(brightness=0, contrast=0, noise=0, crop_scale=scale, greatest_scale=scale)
     side, context = 32, augmentation_context(32, most)
     # The window's rim is a value no real pixel has: it must never be seen.
     windows = torch.zeros((500, 2, side + 2 * context + 2, side + 2 * context + 2))
     windows[:, :, 0], windows[:, :, -1], windows[:, :, :, 0], windows[:, :, :, -1] = 9, 9, 9, 9
     patches = augment(windows, side, most, torch.Generator().manual_seed(0))
     assert patches.abs().max() == 0
+
+
+def test_a_scale_of_two_shows_twice_as_much_of_the_breast() -> None:
+    still = {"rotation_degrees": 0.0, "shift_share": 0.0, "brightness": 0.0, "contrast": 0.0, "noise": 0.0}
+    far = AugmentationConfig(flip=False, crop_scale=1.0, greatest_scale=2.0, **still)
+    side, context = 32, augmentation_context(32, far)
+    ramp = torch.arange(side + 2 * context).float().expand(64, 2, side + 2 * context, -1)
+    patches = augment(ramp, side, far, torch.Generator().manual_seed(0))
+    steps = (patches[:, 0, 0, -1] - patches[:, 0, 0, 0]) / (side - 1)
+    assert 1 <= steps.min() < 1.1
+    assert 1.9 < steps.max() <= 2
+    torch.testing.assert_close(patches.mean(dim=(2, 3)), ramp.mean(dim=(2, 3)), atol=0.01, rtol=0)
+
+
+def test_every_batch_may_have_a_seed_of_its_own() -> None:
+    cutter = PairCutter(fake(), PairsConfig())
+    batches = [pd.DataFrame({"entry_id": ["e0"], "row": [20], "col": [7]}) for _ in range(3)]
+    patches = list(pair_batches(cutter, batches, 16, AugmentationConfig(), [5, 6, 5]))
+    assert torch.equal(patches[0], patches[2])
+    assert not torch.equal(patches[0], patches[1])
 
 
 @given(st.lists(st.sampled_from("abcdef"), min_size=2, max_size=40), st.integers(0, 5))

@@ -299,3 +299,45 @@ def test_fine_tuning_is_one_score_more_where_it_is_asked_for():
     assert tuned.note.str.fullmatch("epoch [12] of 2").all()
     again = patches.score(MeanEncoder(), samples, bright_where_abnormal, config)
     pd.testing.assert_frame_equal(again, predictions)
+
+
+def test_an_encoder_that_forgives_shifts_is_scored_by_the_least_distance_over_nine_places():
+    samples = patches.sample_patches(FakeStore(), small_config())
+    encoder = MeanEncoder()
+    encoder.metadata["shift_share"] = 0.1
+    reach = int(np.ceil(0.1 * SIDE))
+
+    def cut(wanted: pd.DataFrame, context: int = 0) -> np.ndarray:
+        windows = bright_where_abnormal(wanted, reach)
+        return windows if context == reach else windows[..., reach:-reach, reach:-reach]
+
+    predictions = patches.score(encoder, samples, cut, small_config())
+    distance = predictions[predictions.score == "distance"].set_index("sample_id").value
+    for sample in samples[samples.split == "test"].head(5).itertuples():
+        left, right = cut(samples[samples.sample_id == sample.sample_id], reach)[0]
+        middle = left[reach:-reach, reach:-reach]
+        least = min(
+            np.hypot(middle.mean() - other.mean(), middle.std(ddof=1) - other.std(ddof=1))
+            for row in (0, reach, 2 * reach)
+            for col in (0, reach, 2 * reach)
+            for other in [right[row : row + SIDE, col : col + SIDE]]
+        )
+        assert distance[sample.sample_id] == pytest.approx(2 * least, rel=1e-4)
+
+
+def test_a_head_scores_each_side_by_itself():
+    samples = patches.sample_patches(FakeStore(), small_config())
+
+    class WithHead(MeanEncoder):
+        head = torch.nn.Identity()
+
+        def abnormality(self, features: torch.Tensor) -> torch.Tensor:
+            return features[:, 0]
+
+    predictions = patches.score(WithHead(), samples, bright_where_abnormal, small_config())
+    scored = samples[samples.split != "training"]
+    pairs = bright_where_abnormal(scored)
+    own = pairs[np.arange(len(scored)), scored.side.eq("right").to_numpy().astype(int)].mean(axis=(1, 2))
+    expected = dict(zip(scored.sample_id, own, strict=True))
+    abnormality = predictions[predictions.score == "abnormality"]
+    np.testing.assert_allclose(abnormality.value, abnormality.sample_id.map(expected), rtol=1e-4, atol=1e-5)

@@ -18,7 +18,6 @@ from siamray.downstream.evaluation import evaluate
 from siamray.errors import UserError
 from siamray.pretraining import encoder
 from siamray.pretraining.encoder import PairEncoder
-from siamray.sweeps.contract import PREDICTION_COLUMNS
 from tests.downstream.test_froc import slow_sensitivity
 
 
@@ -136,7 +135,6 @@ def test_the_other_tasks_stay_as_they_are(
     assert {name: value for name, value in both.metrics.items() if "detection" not in name} == plain.metrics
     patches = both.predictions[both.predictions.task == "patches"]
     pd.testing.assert_frame_equal(patches[plain.predictions.columns], plain.predictions)
-    assert set(PREDICTION_COLUMNS) <= set(both.predictions.columns)
 
 
 def test_a_head_is_a_score_of_its_own_and_may_name_the_side(tiny_store: Store, detecting: Config) -> None:

@@ -142,7 +142,8 @@ def test_a_masked_autoencoder_of_a_convolutional_network_is_refused() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["moco", "swav"])
 def test_a_rival_trains_on_two_workers(name: str, tiny_store: Store, tmp_path: Path) -> None:
-    config = tiny(name, "pretraining.epochs=1")
+    # Two blocks of pairs, one for each worker.
+    config = tiny(name, "pretraining.epochs=1", "pretraining.pairs_per_epoch=128")
     workers = dataclasses.replace(config.cluster, workers=2)
     trainer.pretrain(dataclasses.replace(config, cluster=workers), tiny_store, tmp_path)
     epochs = pd.read_parquet(tmp_path / "epochs.parquet")

@@ -182,7 +182,7 @@ def test_pretrain_leaves_an_encoder_that_evaluate_tests_beside_the_controls(tmp_
     predictions = pd.read_parquet(tmp_path / "three" / "predictions.parquet")
     assert set(predictions.task) >= {"birads", "outcome", "density"}
     assert predictions.probabilities.dropna().map(sum).round(6).eq(1).all()
-    for text in ("macro auc", "exam_attention", "outcome: 4 test women", "detection_distance_froc_mean"):
+    for text in ("macro auc", "exam_attention", "outcome: 4 test women", "distance_froc_mean"):
         assert text in asked.stdout
     refused(
         siamray("evaluate", *TINY, f"encoder={encoder}", "preparation.spacing_mm=1.0", cwd=tmp_path),

@@ -15,8 +15,8 @@ from torch.nn import functional
 from siamray.config import PretrainingConfig
 from siamray.errors import UserError
 from siamray.pretraining.arithmetic import Arithmetic
-from siamray.pretraining.encoder import PairEncoder
-from siamray.pretraining.learner import Learner, other_sides
+from siamray.pretraining.encoder import PairEncoder, projector_shape
+from siamray.pretraining.learner import Learner, follow, other_sides
 
 
 class Baseline(Learner):
@@ -36,7 +36,8 @@ class Baseline(Learner):
         super().__init__([network], arithmetic)
         self.options = method.rival
         self.gather = workers > 1
-        self.add(network, _width(network))
+        shape = projector_shape(network.projector)
+        self.add(network, network.features if shape is None else shape[-1])
 
     def add(self, network: PairEncoder, width: int) -> None:
         """Adds what the rival trains beside the network, whose embeddings are of this width."""
@@ -78,12 +79,11 @@ class WithTeacher(Baseline):
 
     def step_done(self, step: int, steps: int) -> None:
         """Lets the teacher follow, ever more slowly (the cosine schedule of BYOL)."""
-        from lightly.models.utils import update_momentum
         from lightly.utils.scheduler import cosine_schedule
 
         momentum = cosine_schedule(step - 1, steps, self.options.momentum, 1.0)
         for teacher, student in self.followers():
-            update_momentum(student, teacher, momentum)
+            follow(teacher, student, momentum)
 
 
 class SimCLR(Baseline):
@@ -318,12 +318,6 @@ BASELINES: dict[str, Callable[[PairEncoder, Arithmetic, PretrainingConfig, int],
     "mae": MAE,
 }
 """pretraining.method -> the rival."""
-
-
-def _width(network: PairEncoder) -> int:
-    """Length of the embeddings, which come out of the projector's last layer."""
-    layers = [layer for layer in network.modules() if isinstance(layer, nn.Linear)] if network.projector else []
-    return layers[-1].out_features if layers else network.features
 
 
 def _predictor(width: int, hidden: int) -> nn.Module:

@@ -208,7 +208,7 @@ def export(encoder: PairEncoder, folder: str | Path, metadata: dict[str, Any]) -
     if target.exists() and not (target / METADATA_FILE).is_file() and (not target.is_dir() or any(target.iterdir())):
         raise UserError(f"{target} holds something else than an exported encoder; name another folder or remove it")
     facts = {"siamray": _version(), **encoder.metadata, **metadata}
-    facts |= {"features": encoder.features, "projector": _projector_shape(encoder.projector)}
+    facts |= {"features": encoder.features, "projector": projector_shape(encoder.projector)}
     facts |= {"head": encoder.head is not None}
     part = target.with_name(f".{target.name}.{os.getpid()}.part")
     old = target.with_name(f".{target.name}.{os.getpid()}.old")
@@ -249,7 +249,7 @@ def _tensors(module: nn.Module) -> dict[str, Tensor]:
     }
 
 
-def _projector_shape(projector: nn.Module | None) -> list[int] | None:
+def projector_shape(projector: nn.Module | None) -> list[int] | None:
     """Input, hidden and output width of the projector."""
     if projector is None:
         return None
@@ -309,7 +309,7 @@ def load(folder: str | Path, patch_pixels: int | None = None) -> PairEncoder:
             arguments["img_size"] = pixels
         with torch.random.fork_rng(devices=[]):
             trunk = timm.create_model(f"local-dir:{source}", pretrained=True, num_classes=0, **arguments)
-            projector = _load_projector(source, facts)
+            projector, head = _load_projector(source, facts), _load_head(source, facts)
         _check_tensors(source, trunk)
     except (*BUILD_ERRORS, KeyError, AttributeError, SafetensorError, UnpicklingError) as error:
         reason = " ".join(str(error).split())[:200]
@@ -319,8 +319,7 @@ def load(folder: str | Path, patch_pixels: int | None = None) -> PairEncoder:
     encoder = PairEncoder(
         trunk, projector, channels=channels, features=features, trunk_arguments=arguments, metadata=facts
     )
-    if facts.get("head"):
-        _load_head(encoder, source)
+    encoder.head = head
     return encoder.eval()
 
 
@@ -351,15 +350,13 @@ def _check_tensors(folder: Path, trunk: nn.Module) -> None:
         raise ValueError(f"{WEIGHTS_FILE} lacks {len(missing)} tensors of the architecture, such as {missing[0]}")
 
 
-def _load_head(encoder: PairEncoder, folder: Path) -> None:
-    with torch.random.fork_rng(devices=[]):
-        encoder.add_head()
-    assert encoder.head is not None
-    try:
-        encoder.head.load_state_dict(load_file(folder / HEAD_FILE))
-    except (OSError, RuntimeError, SafetensorError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{folder / HEAD_FILE} cannot be loaded: {reason}; export the encoder again") from error
+def _load_head(folder: Path, facts: dict[str, Any]) -> nn.Linear | None:
+    """The head an export holds, or None."""
+    if not facts.get("head"):
+        return None
+    head = nn.Linear(int(facts["features"]), 1)
+    head.load_state_dict(load_file(folder / HEAD_FILE))
+    return head
 
 
 def _load_projector(folder: Path, facts: dict[str, Any]) -> nn.Sequential | None:

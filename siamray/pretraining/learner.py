@@ -72,3 +72,10 @@ def both_sides(view: Tensor) -> Tensor:
 def other_sides(patches: Tensor) -> Tensor:
     """Puts the right half of patches [2B, ...] before the left half: each patch's place gets its partner."""
     return patches.roll(len(patches) // 2, dims=0)
+
+
+@torch.no_grad()
+def follow(teacher: nn.Module, student: nn.Module, momentum: float) -> None:
+    """Moves every weight of a teacher by 1 - momentum of the way to its student's."""
+    for old, new in zip(teacher.parameters(), student.parameters(), strict=True):
+        old.lerp_(new, 1 - momentum)

@@ -12,7 +12,7 @@ from siamray.config import PretrainingConfig
 from siamray.pretraining.arithmetic import Arithmetic
 from siamray.pretraining.distances import embed, pair_distances
 from siamray.pretraining.encoder import PairEncoder
-from siamray.pretraining.learner import Learner
+from siamray.pretraining.learner import Learner, follow
 from siamray.pretraining.masses import draw_masses
 from siamray.pretraining.objective import (
     LOGISTIC_START,
@@ -81,12 +81,10 @@ class Siamese(Learner):
                 losses["loss"] = losses["loss"] + self.method.masses.head_weight * losses[f"head_{name}"]
         return losses
 
-    @torch.no_grad()
     def step_done(self, step: int, steps: int) -> None:
         """Lets the teacher follow: every weight moves by 1 - momentum of the way to the network's."""
         for teacher in self.networks[self.taught :]:
-            for old, new in zip(teacher.parameters(), self.networks[0].parameters(), strict=True):
-                old.lerp_(new, 1 - self.method.teacher_momentum)
+            follow(teacher, self.networks[0], self.method.teacher_momentum)
 
 
 def draws_masses(method: PretrainingConfig) -> bool:

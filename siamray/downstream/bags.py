@@ -15,8 +15,7 @@ from siamray.config import Config
 from siamray.data.exams import BIRADS, DENSITIES, OUTCOMES
 from siamray.data.pairs import SIDES, patch_side, tissue_share
 from siamray.data.store import Store
-from siamray.downstream.features import Patches, extract
-from siamray.downstream.fine_tuning import Cut
+from siamray.downstream.features import Cut, Patches, own_features
 from siamray.errors import UserError
 from siamray.seeds import named_seed
 
@@ -26,7 +25,6 @@ Label = Literal["birads", "density", "outcome"]
 # Classes in their order: a unit has the last of its images' classes, as the exam table's words go from mild to severe.
 VOCABULARIES: dict[Label, tuple[Any, ...]] = {"birads": BIRADS, "density": DENSITIES, "outcome": OUTCOMES}
 PLURALS: dict[Unit, str] = {"breast": "breasts", "exam": "exams", "woman": "women"}
-SAMPLES_AT_ONCE = 2048
 _LATERALITY = dict(zip(SIDES, ("L", "R"), strict=True))
 _UNIT_COLUMNS: dict[Unit, list[str]] = {"breast": ["exam_id", "laterality"], "exam": ["exam_id"], "woman": ["woman_id"]}
 
@@ -125,12 +123,7 @@ def encode_images(encoder: nn.Module, store: Store, cut: Cut, config: Config) ->
         ValueError: the encoder gives features that are not finite.
     """
     placed = place_patches(store, config)
-    features = []
-    for start in range(0, len(placed), SAMPLES_AT_ONCE):
-        part = placed.iloc[start : start + SAMPLES_AT_ONCE]
-        own = part.side.eq(SIDES[1]).to_numpy(dtype=np.int64)
-        features.append(extract(encoder, cut(part)[np.arange(len(part)), own][:, None])[0])
-    together = np.concatenate(features)
+    together = own_features(encoder, placed, cut)
     if not np.isfinite(together).all():
         raise ValueError(f"features are not finite: {int((~np.isfinite(together)).sum())} of {together.size} values")
     return ImageFeatures(placed, together)

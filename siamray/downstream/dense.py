@@ -6,8 +6,8 @@ image, strides replaced by dilation so that cells come as close as the windows d
 weights act on the same pixels, with one difference: a patch by itself is surrounded by zeros in every layer, a window
 in the image by its neighbourhood. So the dense map is not the patchwise one, but close to it (`ways_agree`): rank
 correlation .89 to .94 for ResNet-10 and ResNet-18 after short trainings on mini-MIAS, .87 to .91 untrained on phantoms,
-mean deviation a quarter of the map's standard deviation. It comes from the first layers' edges: making the deeper
-layers' padding that of patches changes nothing. Where the trunk does not pad, both ways agree to rounding.
+mean deviation a quarter of the map's standard deviation. Making the deeper layers' padding that of patches changes
+nothing, so that the first layers' edges are suspected. Where the trunk does not pad, both ways agree to rounding.
 """
 
 import copy
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from siamray.downstream.features import extract
+from siamray.downstream.features import evaluating, extract
 from siamray.pretraining.encoder import PairEncoder
 
 Floats = NDArray[np.float32]
@@ -148,7 +148,7 @@ class _Dense:
         encoder = self.encoder
         device = next((value.device for value in self.trunk.parameters()), torch.device("cpu"))
         apart, stride = self.reduction // self.spacing, self.step // self.spacing
-        with torch.inference_mode(), _evaluating(encoder):
+        with torch.inference_mode(), evaluating(encoder):
             pixels = torch.from_numpy(np.ascontiguousarray(image))[None, None].to(device)
             pixels = pixels.expand(-1, encoder.channels, -1, -1).contiguous(memory_format=torch.channels_last)
             found = self.trunk.forward_features(pixels)[0].permute(1, 2, 0)  # type: ignore[operator]
@@ -166,21 +166,6 @@ class _Dense:
                 features.append(feature.float().cpu().numpy())
                 embeddings.append(embedding.float().cpu().numpy())
         return np.concatenate(features), np.concatenate(embeddings)
-
-
-class _evaluating:
-    """Evaluation mode for a while; afterwards every module has the mode it had."""
-
-    def __init__(self, network: nn.Module) -> None:
-        self._network = network
-
-    def __enter__(self) -> None:
-        self._modes = [(module, module.training) for module in self._network.modules()]
-        self._network.eval()
-
-    def __exit__(self, *ended: object) -> None:
-        for module, mode in self._modes:
-            module.training = mode
 
 
 def _dense(encoder: PairEncoder, side: int, step: int) -> _Dense:

@@ -38,6 +38,7 @@ from siamray.downstream.candidates import (
     window_encoder,
 )
 from siamray.downstream.froc import binned_auc, hits, sensitivities
+from siamray.downstream.metrics import SPLITS, Metric, prefix
 from siamray.downstream.patches import LEARNT_ON, SCORED_ON, sample_patches
 from siamray.downstream.probes import linear_probe
 from siamray.errors import UserError
@@ -52,8 +53,6 @@ COLUMNS = [
 ]
 # Pixels of a score are counted in so many bins, of equal share of all windows: ties move the AUROC by less than 1e-3.
 BINS = 512
-
-Metric = dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -320,7 +319,8 @@ def metrics(found: Detection, rules: DetectionConfig, config: IntervalsConfig) -
         detection_images and detection_women.
     """
     answers: dict[str, Metric | float] = {}
-    for split, prefix in (("test", ""), ("validation", "validation_")):
+    for split in SPLITS:
+        begin = f"{prefix(split)}{NAME}"
         rows = found.predictions[found.predictions.split == split]
         images = rows[(rows.task == IMAGE) & (rows.score == DISTANCE)]
         lesions = rows[(rows.task == LESION) & (rows.score == DISTANCE)]
@@ -330,7 +330,7 @@ def metrics(found: Detection, rules: DetectionConfig, config: IntervalsConfig) -
         drawn = intervals.women_weights(len(women), config.replicates, config.seed)
         weights = np.vstack([np.ones((1, len(women)), dtype=np.int64), drawn])
         for score in rows.score[rows.task == IMAGE].unique():
-            name = f"{prefix}detection_{score}"
+            name = f"{begin}_{score}"
             values = _froc(rows[rows.score == score], women, rules, weights)
             for place, rate in enumerate(rules.false_positives):
                 answers[f"{name}_froc_{rate:g}"] = _metric(values[:, place], config.confidence)
@@ -356,11 +356,11 @@ def metrics(found: Detection, rules: DetectionConfig, config: IntervalsConfig) -
         number = weights[:, _codes(women, sides)].astype(np.float64)
         total = number.sum(axis=1)
         shares = np.divide(number @ right, total, out=np.full(len(weights), np.nan), where=total > 0)
-        answers[f"{prefix}detection_side_accuracy"] = _metric(shares, config.confidence)
+        answers[f"{begin}_side_accuracy"] = _metric(shares, config.confidence)
         answers |= {
-            f"{prefix}detection_lesions": float(len(lesions)),
-            f"{prefix}detection_images": float(len(images)),
-            f"{prefix}detection_women": float(len(women)),
+            f"{begin}_lesions": float(len(lesions)),
+            f"{begin}_images": float(len(images)),
+            f"{begin}_women": float(len(women)),
         }
     return answers
 

@@ -2,7 +2,6 @@
 
 import copy
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import pandas as pd
@@ -13,27 +12,11 @@ from torch.nn import functional
 
 from siamray.config import AugmentationConfig, FineTuningConfig
 from siamray.data.pairs import SIDES, augment, augmentation_context
-from siamray.downstream.features import extract
+from siamray.downstream.features import Cut, extract, own_features
 from siamray.downstream.intervals import auc
 from siamray.seeds import named_seed
 
 Floats = NDArray[np.float64]
-SAMPLES_AT_ONCE = 2048
-
-
-class Cut(Protocol):
-    """Cuts the normalized pairs of samples."""
-
-    def __call__(self, samples: pd.DataFrame, context: int = 0) -> NDArray[np.float32]:
-        """Cuts pairs.
-
-        Args:
-            samples: rows with entry_id, row, col.
-            context: pixels added on every side.
-
-        Returns:
-            [N, 2, P + 2 context, P + 2 context]; axis 1 is left, right.
-        """
 
 
 @dataclass(frozen=True)
@@ -164,11 +147,5 @@ def _head(encoder: nn.Module, pair: NDArray[np.float32], prevalence: float) -> n
 
 def _answers(encoder: nn.Module, head: nn.Linear, samples: pd.DataFrame, cut: Cut) -> Floats:
     """Log-odds [n] of samples, in evaluation mode."""
-    found = [np.empty(0)]
     weight, bias = (values.detach().cpu().numpy().astype(np.float64) for values in (head.weight, head.bias))
-    for start in range(0, len(samples), SAMPLES_AT_ONCE):
-        part = samples.iloc[start : start + SAMPLES_AT_ONCE]
-        own = part.side.eq(SIDES[1]).to_numpy(dtype=np.int64)
-        features, _ = extract(encoder, cut(part)[np.arange(len(part)), own][:, None])
-        found.append(features.astype(np.float64) @ weight[0] + bias[0])
-    return np.concatenate(found)
+    return np.asarray(own_features(encoder, samples, cut).astype(np.float64) @ weight[0] + bias[0])

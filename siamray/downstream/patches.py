@@ -15,8 +15,8 @@ from siamray.data.normal import not_normal
 from siamray.data.pairs import SIDES, common_tissue, patch_side, tissue_share
 from siamray.data.store import Store
 from siamray.downstream import controls, intervals, probes
-from siamray.downstream.features import extract
-from siamray.downstream.fine_tuning import Cut, fine_tune
+from siamray.downstream.features import SAMPLES_AT_ONCE, Cut, extract
+from siamray.downstream.fine_tuning import fine_tune
 from siamray.downstream.label_fractions import LabelDraw, draw_women
 from siamray.downstream.metrics import SPLITS, Metric, metrics_of_scores, prefix
 from siamray.errors import UserError
@@ -33,7 +33,6 @@ SAMPLE_COLUMNS = [
     *("label", "category", "split", "density", "view"),
 ]
 NORMAL = "normal"
-SAMPLES_AT_ONCE = 2048
 
 Places = NDArray[np.int64]
 

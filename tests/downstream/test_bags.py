@@ -115,7 +115,7 @@ def test_an_image_without_enough_tissue_gives_the_patch_with_the_most_and_a_smal
 
 @pytest.mark.parametrize("unit", ["breast", "exam", "woman"])
 def test_a_bag_holds_the_features_of_all_its_patches_and_of_no_others(unit, monkeypatch):
-    monkeypatch.setattr("siamray.downstream.bags.SAMPLES_AT_ONCE", 37)
+    monkeypatch.setattr("siamray.downstream.features.SAMPLES_AT_ONCE", 37)
     store = FakeStore()
     store.set("birads", 4, exam_id="w2e1", laterality="L")
     images = encode_images(PlaceEncoder(), store, cut, config())

@@ -2,13 +2,20 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: ablation test check benchmark clean
+.PHONY: ablation test test-through-ray test-in-process check benchmark clean
 
 ablation: .venv/installed
 	$(BIN)/python -m siamray.sweep ablation=soft_labels
 
+# Two processors, two halves: tests that train through Ray wait for its processes most of the time.
 test: check
-	$(BIN)/python -m pytest --ignore=tests/benchmarks
+	$(MAKE) --jobs=2 --output-sync=target --keep-going test-through-ray test-in-process
+
+test-through-ray: .venv/installed
+	$(BIN)/python -m pytest --ignore=tests/benchmarks -m slow --durations=15
+
+test-in-process: .venv/installed
+	$(BIN)/python -m pytest --ignore=tests/benchmarks -m 'not slow' --durations=15
 
 check: .venv/installed
 	$(BIN)/ruff check .

@@ -629,6 +629,9 @@ class AblationConfig:
     question: str = option(MISSING, "what the ablation asks, in one sentence")
     reference: str = option(MISSING, "variant the others are compared with")
     metric: str = option("patches_linear_auc", "primary metric, computed on test women")
+    base: List[str] = option(
+        [], "overrides that all variants start from, such as pretraining=siamese; the command line's come after them"
+    )
     variants: Dict[str, List[str]] = option({}, "variant name -> its overrides of the base configuration")
     controls: Dict[str, List[str]] = option({}, "control name -> its overrides; shown beside, compared like a variant")
     folds: List[int] = option([], "folds that are tested in turn; empty = data.fold alone")

@@ -20,7 +20,7 @@ from siamray.errors import UserError, run_command
 from siamray.files import write_parquet
 from siamray.provenance import git_state, versions
 from siamray.sweeps import results, tables
-from siamray.sweeps.ablation import Trial, base_words, design
+from siamray.sweeps.ablation import Trial, design, shared_words
 from siamray.sweeps.comparison import HEAD_SCORE, compare
 from siamray.sweeps.cost import estimate
 from siamray.sweeps.fixed_arithmetic import fix_arithmetic
@@ -47,6 +47,8 @@ def main(words: list[str]) -> None:
         UserError: whatever the user can mend.
     """
     config = compose("sweep", words)
+    if config.ablation is not None and config.ablation.base:
+        config = compose("sweep", [*config.ablation.base, *words])
     if (config.ablation is None) == (config.search is None):
         raise UserError("name one ablation=NAME or one search=NAME; --help lists them")
     console = Console(stderr=True)
@@ -232,7 +234,7 @@ def _check_same_question(experiment: Path, config: Config) -> None:
 def _common_record(config: Config, words: list[str], store: Store) -> dict[str, Any]:
     counts = store.split(config.data).value_counts()
     return {
-        "base_overrides": base_words(words),
+        "base_overrides": shared_words(config, words),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": f"python -m siamray.sweep {shlex.join(words)}",
         "data": {

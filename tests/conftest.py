@@ -13,6 +13,8 @@ from siamray.data.store import Store
 # The machines that run the tests are shared: a slow example is no failure.
 settings.register_profile("siamray", deadline=None, max_examples=50)
 settings.load_profile("siamray")
+# Ray gives its workers way to all else on the machine (niceness 15); beside other tests they would hardly run.
+os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112
 
 MIAS = Path(__file__).resolve().parents[2] / "shared" / "data" / "mini-mias"
 
@@ -65,7 +67,7 @@ def tiny_config(cache: Path) -> Config:
     """A configuration small enough to train in a test."""
     from siamray.compose import compose
 
-    return compose("sweep", [*TINY_DATA, *TINY_TRAINING])
+    return compose("sweep", ["pretraining=siamese", *TINY_DATA, *TINY_TRAINING])
 
 
 @pytest.fixture(scope="session")

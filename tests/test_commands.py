@@ -147,7 +147,7 @@ def test_a_search_tries_its_number_of_settings_and_ranks_them_by_validation_wome
     trials = pd.read_parquet(tmp_path / "method" / "trials.parquet")
     assert len(trials) == 2
     assert trials.validation_patches_linear_auc.notna().all()
-    assert "pretraining.margin=" in done.stdout
+    assert "pretraining.masses.weight=" in done.stdout
     again = siamray("sweep", *words)
     assert again.returncode == 0, again.stderr
     assert len(pd.read_parquet(tmp_path / "method" / "trials.parquet")) == 2

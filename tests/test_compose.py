@@ -40,7 +40,7 @@ def test_every_variant_of_every_ablation_composes() -> None:
         ablation = compose("sweep", [f"ablation={path.stem}"]).ablation
         assert ablation is not None
         for overrides in [*ablation.variants.values(), *ablation.controls.values()]:
-            compose_variant("sweep", [], overrides)
+            compose_variant("sweep", ablation.base, overrides)
 
 
 @pytest.mark.parametrize(

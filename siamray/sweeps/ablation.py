@@ -30,6 +30,11 @@ def base_words(words: list[str]) -> list[str]:
     return [word for word in words if word.partition("=")[0].split(".")[0] not in ("ablation", "search")]
 
 
+def shared_words(config: Config, words: list[str]) -> list[str]:
+    """What all variants start from: the ablation's own base, then the base words of the command line, which win."""
+    return [*(config.ablation.base if config.ablation is not None else []), *base_words(words)]
+
+
 def trial_identity(config: Config, data_fingerprint: str) -> dict[str, Any]:
     """Picks what decides a trial's numbers: its training, and how it is evaluated."""
     values = to_dict(config)
@@ -63,7 +68,7 @@ def design(config: Config, words: list[str], settle: Callable[[Config], tuple[Co
     assert ablation is not None
     _check(ablation)
     configs = {
-        (name, role): compose_variant("sweep", base_words(words), overrides)
+        (name, role): compose_variant("sweep", shared_words(config, words), overrides)
         for role, group in (("variant", ablation.variants), ("control", ablation.controls))
         for name, overrides in group.items()
     }

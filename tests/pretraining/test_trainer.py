@@ -37,8 +37,9 @@ def test_one_process_and_two_workers_fit_the_same_mixture_to_the_same_distances(
     for name in ("sure_similar", "sure_different"):
         assert together[name].iloc[:2].tolist() == pytest.approx(alone[name].iloc[:2].tolist(), abs=1e-12)
     histograms = [pd.read_parquet(tmp_path / name / "distances.parquet") for name in ("alone", "together")]
-    first, second = (table[table.epoch == 0].to_json(double_precision=15) for table in histograms)
-    assert first == second
+    first, second = (table[table.epoch == 0] for table in histograms)
+    # The counts are exact; the fit to them is, but for the order in which a processor adds.
+    pd.testing.assert_frame_equal(first, second, rtol=0, atol=1e-12)
     assert encoder.load(tmp_path / "together" / "encoder").metadata["world_size"] == 2
 
 

@@ -43,6 +43,12 @@ def test_a_variant_is_the_base_with_its_overrides_and_nothing_else() -> None:
     assert all(config.pretraining.margin == 0.9 for config in by_name.values())
 
 
+def test_a_variant_starts_from_the_ablations_base_which_the_command_line_overrides() -> None:
+    base = ["pretraining.margin=0.7", "pretraining.warmup_epochs=3"]
+    (soft, *_) = designed("pretraining.margin=0.9", base=base)
+    assert (soft.config.pretraining.margin, soft.config.pretraining.warmup_epochs) == (0.9, 3)
+
+
 @pytest.mark.parametrize(
     ("words", "same"),
     [

@@ -38,7 +38,7 @@ def test_drawn_settings_compose() -> None:
     for _ in range(5):
         setting = suggest(study.ask(), search.parameters)
         config = compose_variant("sweep", ["seed=3"], search_overrides(setting))
-        assert config.pretraining.margin == pytest.approx(setting["pretraining.margin"])
+        assert config.pretraining.masses.weight == pytest.approx(setting["pretraining.masses.weight"])
         assert config.encoder.backbone == setting["encoder.backbone"]
 
 

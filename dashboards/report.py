@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from dashboards import page, search, tables
+from dashboards import page, pairs, search, tables
 from dashboards.figures import cost, distance_histogram, examples, forest, learning_curves, seeds, style
 from siamray.errors import UserError, nearest, run_command
 from siamray.sweeps.results import REPORT_FILE, Results, load, write_bytes
@@ -220,7 +220,14 @@ def _examples(results: Results) -> str:
         f"are annotated findings: solid of the left image, dashed of the right. n = {len(grids)} images and their "
         "partners, which show what the map looks like, not how good it is."
     )
-    return page.section("Examples", page.note(words), *grids)
+    shown = pairs.lines(kept)
+    if shown:
+        of_pairs = (
+            "Pairs of the same trial's test women, at most one of a woman in a line: left beside right, the lesion's "
+            "side framed, the woman, the finding and the distance below. They are its extremes, not its average."
+        )
+        shown.insert(0, page.note(of_pairs))
+    return page.section("Examples", page.note(words), *grids, *shown)
 
 
 def _trials(results: Results, metric: str | None, looks: dict[str, style.Look]) -> str:

@@ -14,6 +14,7 @@ from siamray.data.store import Store
 from siamray.downstream import bag_task, birads, density, detection, outcome, patches
 from siamray.downstream.bags import encode_images
 from siamray.downstream.examples import write_examples
+from siamray.downstream.shown_pairs import write_pairs
 from siamray.errors import UserError
 from siamray.pretraining.encoder import PairEncoder
 
@@ -49,7 +50,7 @@ def evaluate(encoder: PairEncoder, store: Store, config: Config, examples: Path 
         encoder: its features stay frozen, but for the score finetuned, which trains a copy.
         store: the prepared exams.
         config: tasks, probes and intervals are in its downstream section.
-        examples: folder for the distance maps of a few test exams; None writes none.
+        examples: folder for the distance maps of a few test exams and the best and worst pairs; None writes none.
 
     Raises:
         UserError: if a split lacks lesions or normal tissue, or `check_tasks` does.
@@ -65,8 +66,11 @@ def evaluate(encoder: PairEncoder, store: Store, config: Config, examples: Path 
     predictions: list[pd.DataFrame] = []
     metrics: dict[str, Any] = {}
     if patches.TASK in config.downstream.tasks:
-        predictions.append(patches.score(encoder, patches.sample_patches(store, config), cut, config))
+        samples = patches.sample_patches(store, config)
+        predictions.append(patches.score(encoder, samples, cut, config))
         metrics |= patches.metrics(predictions[-1], intervals)
+        if examples is not None and config.downstream.examples > 0:
+            write_pairs(samples, predictions[-1], cut, examples)
     of_bags = _bag_tasks(config)
     if of_bags:
         images = encode_images(encoder, store, cut, config)

@@ -9,7 +9,8 @@
         epochs.parquet        one row per epoch and network: see EPOCH_COLUMNS
         distances.parquet     one row per epoch and network: see DISTANCE_COLUMNS
         predictions.parquet   one row per task, score, draw and sample: see PREDICTION_COLUMNS
-        examples/             <entry_id>_left.png, <entry_id>_right.png, maps.parquet, boxes.parquet
+        examples/             <entry_id>_left.png, <entry_id>_right.png, maps.parquet, boxes.parquet of some test exams;
+                              pairs.parquet, pairs.png: the pairs that the distance tells best and worst
         encoder/              the exported encoder
         trial.json            written last: a trial without it does not exist; see TRIAL_KEYS
 """
@@ -129,3 +130,7 @@ pair."""
 
 BOX_COLUMNS = ["entry_id", "side", "category", "row_min", "col_min", "row_max", "col_max"]
 """Columns of examples/boxes.parquet: findings in pixels of the pictures, half-open."""
+
+PAIR_COLUMNS = ["kind", "sample_id", "woman_id", "entry_id", "side", "category", "distance"]
+"""Columns of examples/pairs.parquet: kind is missed (a lesion patch of small distance), false alarm (a normal patch of
+large distance) or found (a lesion patch of large distance); row i is the i-th pair of pairs.png from above."""

@@ -27,6 +27,7 @@ from siamray.sweeps.contract import (
     EXPERIMENT_FILE,
     EXPERIMENT_KEYS,
     MAP_COLUMNS,
+    PAIR_COLUMNS,
     PREDICTION_COLUMNS,
     REPORT_FILE,
     SCHEMA,
@@ -294,11 +295,13 @@ def trials_table(experiment: Path, record: Mapping[str, Any]) -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class Examples:
-    """A trial's example exams: the pictures, where the patches lie and how far apart their pairs are, the findings."""
+    """A trial's example exams (pictures, places and distances of the patches, findings) and its extreme pairs."""
 
     images: dict[str, tuple[Path, Path]] = field(default_factory=dict)  # entry_id -> (left, right) PNG
     maps: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=MAP_COLUMNS))
     boxes: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=BOX_COLUMNS))
+    pairs: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=PAIR_COLUMNS))
+    pairs_sheet: Path | None = None  # pairs.png, a pair for every row of pairs, left beside right
 
 
 @dataclass(frozen=True)
@@ -344,6 +347,8 @@ class Results:
             images={entry: pair for entry, pair in pairs.items() if pair[1].is_file()},
             maps=self._table(trial_id, f"{EXAMPLES_FOLDER}/maps.parquet", MAP_COLUMNS),
             boxes=self._table(trial_id, f"{EXAMPLES_FOLDER}/boxes.parquet", BOX_COLUMNS),
+            pairs=self._table(trial_id, f"{EXAMPLES_FOLDER}/pairs.parquet", PAIR_COLUMNS),
+            pairs_sheet=sheet if (sheet := folder / "pairs.png").is_file() else None,
         )
 
     def _table(self, trial_id: str, name: str, columns: list[str]) -> pd.DataFrame:

@@ -180,6 +180,15 @@ def _examples(folder: Path, rng: np.random.Generator) -> None:
         boxes.append(found | {"row_min": low[0], "col_min": low[1], "row_max": high[0], "col_max": high[1]})
     results.write_parquet(folder / "maps.parquet", pd.DataFrame(maps))
     results.write_parquet(folder / "boxes.parquet", pd.DataFrame(boxes))
+    kinds = ["missed", "missed", "false alarm", "found"]
+    pairs = {"kind": kinds, "sample_id": [f"p{i}" for i in range(4)], "woman_id": [f"w{i:03d}" for i in range(4)]}
+    more = {"entry_id": "w007_MLO", "side": "right", "category": ["mass", "mass", "", "mass"]}
+    results.write_parquet(folder / "pairs.parquet", pd.DataFrame({**pairs, **more, "distance": [0.1, 0.2, 1.4, 1.7]}))
+    # A pair is as grey as its place: 40, 80, 120, 160, its right half 20 brighter.
+    sheet = np.repeat(np.arange(40, 200, 40, dtype=np.uint8), 32)[:, None] + np.repeat([0, 20], 32).astype(np.uint8)
+    buffer = BytesIO()
+    Image.fromarray(sheet).save(buffer, "PNG")
+    results.write_bytes(folder / "pairs.png", buffer.getvalue())
 
 
 def _comparison(trials: pd.DataFrame, reference: str, seeds: int) -> pd.DataFrame:

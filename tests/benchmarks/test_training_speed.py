@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -24,7 +25,7 @@ from siamray.pretraining.siamese import siamese_loss
 from siamray.pretraining.worker import Worker
 
 pytestmark = pytest.mark.benchmark
-WORDS = ["data.phantom.women=24", "pretraining.pairs_per_epoch=512", "pretraining.epochs=2"]
+WORDS = ["pretraining=siamese", "data.phantom.women=24", "pretraining.pairs_per_epoch=512", "pretraining.epochs=2"]
 
 
 def seconds(work: Callable[[], object]) -> float:
@@ -74,6 +75,50 @@ def test_loader_and_loop_against_bare_training(tmp_path: Path, benchmark: Callab
     print("pairs/s: loader {:.0f}, bare {:.0f}, loop {:.0f}".format(*rates))
     print(f"loader / bare forward+backward: {training / loading:.1f} (aim: at least 3)")
     print(f"loop / bare forward+backward:   {training / real:.2f} (aim: at least .85)")
+
+
+@pytest.mark.parametrize("side", [64, 128, 224])
+@pytest.mark.parametrize("method", ["masses", "simclr"])
+def test_a_patch_against_plain_lightly_simclr(
+    method: str, side: int, tmp_path: Path, benchmark: Callable[..., object]
+) -> None:
+    """The whole loop here, with cutting and augmenting, against forward, backward and step on images in memory."""
+    import timm
+    from lightly.loss import NTXentLoss
+    from lightly.models.modules import SimCLRProjectionHead
+
+    count = 256 if side == 64 else 128
+    words = [f"pretraining={method}", f"pairs.patch_pixels={side}", f"pretraining.pairs_per_epoch={count}"]
+    config = compose("pretrain", [*WORDS, *words])
+    torch.set_num_threads(config.cluster.cpus)
+    store = prepare(config, progress=False)
+    run = loop._set_up(config, store, tmp_path, Worker())
+    labels = np.zeros((len(run.networks), count))
+    plain = torch.nn.Sequential(
+        timm.create_model(config.encoder.backbone, in_chans=1, num_classes=0),
+        SimCLRProjectionHead(512, config.encoder.projector_hidden, config.encoder.projector_features),
+    )
+    optimizer, criterion = torch.optim.AdamW(plain.parameters(), lr=1e-3), NTXentLoss(0.1)
+    views = [torch.randn(2 * run.batch, 1, side, side) for _ in range(2)]
+
+    def lightly_loop() -> None:
+        for _ in range(run.steps):
+            optimizer.zero_grad()
+            criterion(*(plain(view) for view in views)).backward()
+            optimizer.step()
+
+    def ours() -> None:
+        loop._train_epoch(run, 1, labels)
+
+    lightly_loop()
+    loop._train_epoch(run, 0, labels)
+    took = [(seconds(lightly_loop), seconds(ours)) for _ in range(3)]
+    benchmark(lambda: None)
+    # Two views, or the patches and their changed selves, of both sides: 4 encoder images a pair either way.
+    images = 4 * run.batch * run.steps
+    theirs, own = (min(times) / images * 1000 for times in zip(*took, strict=True))
+    print(f"\n{method} {side} px {run.learner.arithmetic.name}: {own:.2f} ms an encoder image, lightly {theirs:.2f} ms")
+    print(f"lightly / ours: {theirs / own:.2f} (aim: at least 1.5)")
 
 
 def test_start_of_a_trial_after_the_first(tmp_path: Path, benchmark: Callable[..., object]) -> None:

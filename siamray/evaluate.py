@@ -14,6 +14,7 @@ from siamray.config import Config
 from siamray.data.pairs import patch_side
 from siamray.data.preparation import prepare
 from siamray.downstream import patches
+from siamray.downstream.controls import UNLEARNT
 from siamray.downstream.evaluation import check_patches, check_tasks, evaluate
 from siamray.downstream.metrics import TASKS, parse_metric
 from siamray.errors import UserError, run_command
@@ -76,10 +77,6 @@ def _untrained(config: Config, tested: encoder.PairEncoder) -> encoder.PairEncod
     backbone = str(tested.metadata.get("backbone", config.encoder.backbone))
     chosen = replace(config.encoder, backbone=backbone, weights="random", folder=None)
     return encoder.build(chosen, named_seed(config.seed, "network", "A"), patch_side(config))
-
-
-# Scores by which no encoder has a part.
-UNLEARNT = ("brightness", "blob")
 
 
 def _table(metrics: dict[str, dict[str, Any]], config: Config) -> Table:

@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter
 from torch import nn
 
 from siamray.config import Config, IntervalsConfig, PatchesConfig
@@ -146,26 +145,6 @@ def overlap_share(places: Places, side_pixels: int, box: NDArray[np.float64]) ->
     return cast(NDArray[np.float64], shares)
 
 
-def brightness_difference(pair_patches: NDArray[np.float32]) -> NDArray[np.float64]:
-    """The plain control, which no network has learnt: by how much the sides differ in smoothed brightness.
-
-    ``|mean_c(G * left) - mean_c(G * right)|`` with G a Gaussian of standard deviation P/8 (edges repeated) and mean_c
-    the mean over the central P/2 x P/2 pixels.
-
-    Args:
-        pair_patches: [N, 2, P, P]; axis 1 is left, right.
-
-    Returns:
-        [N] differences, in the patches' unit.
-    """
-    side = pair_patches.shape[-1]
-    # Smoothing is linear: smoothing the difference is the difference of the smoothed sides.
-    difference = pair_patches[:, 0].astype(np.float64) - pair_patches[:, 1]
-    smooth = gaussian_filter(difference, sigma=(0, side / 8, side / 8), mode="nearest")
-    centre = slice(side // 4, side - side // 4)
-    return cast(NDArray[np.float64], np.abs(smooth[:, centre, centre].mean(axis=(1, 2))))
-
-
 def score(encoder: nn.Module, samples: pd.DataFrame, cut: Cut, config: Config) -> pd.DataFrame:
     """Scores validation and test samples by an encoder whose weights stay as they are, but for ``finetuned``.
 
@@ -173,7 +152,7 @@ def score(encoder: nn.Module, samples: pd.DataFrame, cut: Cut, config: Config) -
     ``finetuned``, where downstream.fine_tuning.epochs are more than 0, see `fine_tune`; ``distance``, the distance of
     both sides' projected embeddings (in the space that the encoder's metadata name "embedding", else unit; the least
     over shifts where they name "shift_share"); ``abnormality``, the log odds of the encoder's head on the sample's own
-    side, where it has one; ``brightness``, see `brightness_difference`, and ``blob``, see `controls.blob`. What was
+    side, where it has one; ``brightness``, and ``blob``, see `siamray.downstream.controls`. What was
     learnt from a part of the women has its name after it, such as ``linear@10`` (see
     siamray.downstream.label_fractions), and several draws.
 
@@ -304,7 +283,7 @@ def _measure(
             rights = torch.from_numpy(extract(encoder, shifted(windows, reach).numpy())[1])
         found = {
             "distance": least_distances(left, embed(rights, embedding)).numpy().astype(np.float64),
-            "brightness": brightness_difference(pairs),
+            "brightness": controls.brightness_difference(pairs),
             "blob": controls.blob(pairs[np.arange(len(part)), right]),
         }
         if getattr(encoder, "head", None) is not None:

@@ -10,8 +10,9 @@ from torch import nn
 
 from siamray.config import Config, DataConfig, IntervalsConfig
 from siamray.downstream import patches
+from siamray.downstream.controls import brightness_difference
 from siamray.downstream.label_fractions import draw_women
-from siamray.downstream.patches import brightness_difference, metrics, overlap_share, place_samples
+from siamray.downstream.patches import metrics, overlap_share, place_samples
 from siamray.errors import UserError
 
 HEIGHT, WIDTH, SIDE = 160, 120, 32

@@ -212,6 +212,12 @@ class PairsConfig:
         "image (mean and deviation of each image's tissue, as films differ in exposure) or pair (common to both sides)",
         choices=("image", "pair"),
     )
+    background: str = option(
+        "film",
+        "what patches show where either side has no tissue: film (what is there) or mean (the tissue's mean on both "
+        "sides, so that outlines that do not fit make no distance)",
+        choices=("film", "mean"),
+    )
     cache_mb: int = option(2048, "memory for decoded images in MB; beyond it windows are read from the store", low=0)
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
 

@@ -4,8 +4,8 @@ import queue
 import threading
 import zlib
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
-from typing import Literal
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -119,7 +119,7 @@ class PairCutter:
     def __init__(self, store: Store, config: PairsConfig) -> None:
         self._store = store
         self._config = config
-        self._images: OrderedDict[tuple[str, Side], NDArray[np.uint16]] = OrderedDict()
+        self._arrays: OrderedDict[tuple[str, str], NDArray[Any]] = OrderedDict()
         self._bytes = 0
         self._lock = threading.Lock()
         self._sizes = store.entries.set_index("entry_id")[["height", "width"]].to_dict("index")
@@ -135,7 +135,7 @@ class PairCutter:
 
         Returns:
             [N, 2, side + 2 context, side + 2 context], standardized by the tissue's mean and deviation; axis 1 is left,
-            right.
+            right. With background=mean all places where either side has no tissue are 0 on both.
         """
         edge = side + 2 * context
         windows = np.zeros((len(samples), 2, edge, edge), dtype=np.float32)
@@ -150,6 +150,8 @@ class PairCutter:
                 self._fill(target, entry_id, name, int(row), int(col))
                 target *= 1 / (65535 * deviation)
                 target -= mean / deviation
+            if self._config.background == "mean":
+                windows[number, :, ~self._tissue(entry_id, int(row), int(col), edge)] = 0
         return windows
 
     def _fill(self, target: NDArray[np.float32], entry_id: str, side: Side, row: int, col: int) -> None:
@@ -159,29 +161,43 @@ class PairCutter:
         bottom, right = min(row + edge, int(size["height"])), min(col + edge, int(size["width"]))
         if bottom <= top or right <= left:
             return
-        image = self._cached(entry_id, side)
+        image = self._cached(entry_id, side, 2, lambda: self._store.image(entry_id, side))
         if image is None:
             pixels = self._store.window(entry_id, side, top, left, bottom - top, right - left)
         else:
             pixels = image[top:bottom, left:right]
         target[top - row : bottom - row, left - col : right - col] = pixels
 
-    def _cached(self, entry_id: str, side: Side) -> NDArray[np.uint16] | None:
-        """The decoded image from the cache; None where the cache has no room for it."""
-        key = (entry_id, side)
+    def _tissue(self, entry_id: str, row: int, col: int, edge: int) -> NDArray[np.bool_]:
+        """Where a window shows tissue of both sides, [edge, edge]."""
+        mask = self._cached(entry_id, "tissue", 1, lambda: common_tissue(self._store, entry_id))
+        if mask is None:
+            mask = common_tissue(self._store, entry_id)
+        tissue = np.zeros((edge, edge), dtype=np.bool_)
+        top, left = max(row, 0), max(col, 0)
+        part = mask[top : max(row + edge, 0), left : max(col + edge, 0)]
+        tissue[top - row : top - row + part.shape[0], left - col : left - col + part.shape[1]] = part
+        return tissue
+
+    def _cached(
+        self, entry_id: str, kind: str, pixel_bytes: int, read: Callable[[], NDArray[Any]]
+    ) -> NDArray[Any] | None:
+        """The decoded image or mask from the cache; None where the cache has no room for it."""
+        key = (entry_id, kind)
         with self._lock:
-            if key in self._images:
-                return self._images[key]
+            if key in self._arrays:
+                return self._arrays[key]
             size = self._sizes[entry_id]
             # Once full, the cache keeps what it has: pairs come in random order, so turnover would only cost.
-            if self._bytes + 2 * int(size["height"]) * int(size["width"]) > self._config.cache_mb * 2**20:
+            more = pixel_bytes * int(size["height"]) * int(size["width"])
+            if self._bytes + more > self._config.cache_mb * 2**20:
                 return None
-        image = self._store.image(entry_id, side)
+        array = read()
         with self._lock:
-            if key not in self._images:
-                self._images[key] = image
-                self._bytes += image.nbytes
-        return image
+            if key not in self._arrays:
+                self._arrays[key] = array
+                self._bytes += array.nbytes
+        return array
 
     def _scale(self, entry_id: str) -> tuple[tuple[float, float], tuple[float, float]]:
         """(mean, deviation) of left and right in 0..1 units, by pairs.normalization."""

@@ -107,6 +107,7 @@ def check_patches(config: Config, tested: PairEncoder) -> None:
     wanted = {
         "preparation.spacing_mm": (facts.get("spacing_mm"), config.preparation.spacing_mm),
         "pairs.normalization": (facts.get("normalization"), config.pairs.normalization),
+        "pairs.background": (facts.get("background"), config.pairs.background),
     }
     for name, (trained, asked) in wanted.items():
         if trained is not None and trained != asked:

@@ -17,7 +17,7 @@ COLUMNS = ["kind", "sample_id", "woman_id", "entry_id", "side", "category", "dis
 # Eight a kind fill a line of the report.
 _SHOWN = 8
 # Grey values, in standard deviations of the tissue around its mean, that are black and white.
-_BLACK, _WHITE = -2.5, 4.0
+_BLACK, _WHITE = -2.5, 3.0
 
 
 def choose(scored: pd.DataFrame) -> pd.DataFrame:

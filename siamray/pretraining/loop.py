@@ -340,6 +340,7 @@ def _export(run: _Run) -> None:
         "patch_pixels": run.side,
         "spacing_mm": config.preparation.spacing_mm,
         "normalization": config.pairs.normalization,
+        "background": config.pairs.background,
         "embedding": config.pretraining.embedding,
         "shift_share": config.pretraining.shift_share,
         "epochs": config.pretraining.epochs,

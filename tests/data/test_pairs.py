@@ -126,6 +126,25 @@ def test_beyond_the_image_is_black() -> None:
     assert cut[0, 0, 10, 10] == pytest.approx((0 / 65535 - 0.1) / 0.5)
 
 
+@pytest.mark.parametrize("cache_mb", [0, 100])
+def test_a_background_of_the_mean_is_zero_on_both_sides_where_either_has_no_tissue(cache_mb: int) -> None:
+    store = fake()
+    right = np.zeros_like(store._mask)
+    right[12:80, 5:60] = True
+    store.mask = lambda _entry, side: right if side == "right" else store._mask
+    places = pd.DataFrame({"entry_id": ["e0"] * 4, "row": [-4, 30, 70, 5], "col": [-4, 20, 52, 0]})
+    film, mean = (
+        PairCutter(store, PairsConfig(cache_mb=cache_mb, background=background))(places, 16, 2)
+        for background in ("film", "mean")
+    )
+    common = np.pad(store._mask & right, 40)
+    for number, (row, col) in enumerate(places[["row", "col"]].itertuples(index=False)):
+        tissue = common[row + 38 : row + 58, col + 38 : col + 58]
+        np.testing.assert_array_equal(mean[number], np.where(tissue, film[number], 0))
+    # All of them: at the corner, inside, at the lower right end, at the edge where the sides differ.
+    assert [(patch == 0).all(axis=0).mean() > 0 for patch in mean] == [True, False, True, True]
+
+
 def test_pair_normalization_keeps_the_difference_between_the_sides() -> None:
     cutter = PairCutter(fake(), PairsConfig(normalization="pair"))
     cut = cutter(pd.DataFrame({"entry_id": ["e0"], "row": [20], "col": [7]}), 16)

@@ -1,6 +1,7 @@
 """The store and an encoder go in; the task abnormal-vs-normal patch comes out: samples, predictions and metrics."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -14,7 +15,7 @@ from siamray.data.normal import not_normal
 from siamray.data.pairs import SIDES, common_tissue, patch_side, tissue_share
 from siamray.data.store import Store
 from siamray.downstream import controls, intervals, probes
-from siamray.downstream.features import SAMPLES_AT_ONCE, Cut, extract
+from siamray.downstream.features import SAMPLES_AT_ONCE, Cut, Patches, extract
 from siamray.downstream.fine_tuning import fine_tune
 from siamray.downstream.label_fractions import LabelDraw, draw_women
 from siamray.downstream.metrics import SPLITS, Metric, metrics_of_scores, prefix
@@ -32,6 +33,8 @@ SAMPLE_COLUMNS = [
     *("label", "category", "split", "density", "view"),
 ]
 NORMAL = "normal"
+# Axes along which a patch is mirrored: as it is, left-right, up-down, both.
+_MIRRORS: tuple[tuple[int, ...], ...] = ((), (-1,), (-2,), (-2, -1))
 
 Places = NDArray[np.int64]
 
@@ -151,10 +154,10 @@ def score(encoder: nn.Module, samples: pd.DataFrame, cut: Cut, config: Config) -
     Scores: ``linear`` and ``knn<k>`` on the features of the sample's own side, learnt from training women's samples;
     ``finetuned``, where downstream.fine_tuning.epochs are more than 0, see `fine_tune`; ``distance``, the distance of
     both sides' projected embeddings (in the space that the encoder's metadata name "embedding", else unit; the least
-    over shifts where they name "shift_share"); ``abnormality``, the log odds of the encoder's head on the sample's own
-    side, where it has one; ``brightness``, and ``blob``, see `siamray.downstream.controls`. What was
-    learnt from a part of the women has its name after it, such as ``linear@10`` (see
-    siamray.downstream.label_fractions), and several draws.
+    over shifts where they name "shift_share"; the mean over mirror images with downstream.patches.mirrors);
+    ``abnormality``, the log odds of the encoder's head on the sample's own side, where it has one; ``brightness`` and
+    ``blob``, see `siamray.downstream.controls`. What was learnt from a part of the women has its name after it, such as
+    ``linear@10`` (see siamray.downstream.label_fractions), and several draws.
 
     Args:
         encoder: turns [B, 1, P, P] into features and embeddings.
@@ -170,7 +173,7 @@ def score(encoder: nn.Module, samples: pd.DataFrame, cut: Cut, config: Config) -
         ValueError: the encoder gives features that are not finite.
     """
     embedding = (getattr(encoder, "metadata", None) or {}).get("embedding", "unit")
-    features, unlearnt = _measure(encoder, samples, cut)
+    features, unlearnt = _measure(encoder, samples, cut, config.downstream.patches)
     validation, test = (samples.split.eq(split).to_numpy() for split in SCORED_ON)
     answers: list[Answers] = []
     for draw in draw_women(samples[samples.split == LEARNT_ON], config):
@@ -264,11 +267,9 @@ def _joined(*notes: str) -> str:
 
 
 def _measure(
-    encoder: nn.Module, samples: pd.DataFrame, cut: Cut
+    encoder: nn.Module, samples: pd.DataFrame, cut: Cut, config: PatchesConfig
 ) -> tuple[NDArray[np.float32], dict[str, NDArray[np.float64]]]:
-    """Features [N, F] of each sample's own side, and the scores [N] that need no label."""
-    known = getattr(encoder, "metadata", None) or {}
-    embedding, share = known.get("embedding", "unit"), float(known.get("shift_share", 0))
+    """Features [N, F] of each sample's own side, and scores [N] that need no label; NaN for distances not asked for."""
     features: list[NDArray[np.float32]] = []
     scores: dict[str, list[NDArray[np.float64]]] = {}
     for start in range(0, max(len(samples), 1), SAMPLES_AT_ONCE):
@@ -277,12 +278,14 @@ def _measure(
         both, projected = extract(encoder, pairs.reshape(-1, 1, *pairs.shape[2:]))
         right = part.side.eq(SIDES[1]).to_numpy().astype(np.int64)
         features.append(both[2 * np.arange(len(part)) + right])
-        left, rights = embed(torch.from_numpy(projected[0::2]), embedding), torch.from_numpy(projected[1::2])
-        if reach := shift_pixels(share, pairs.shape[-1]):
-            windows = torch.from_numpy(cut(part, reach)[:, 1:])
-            rights = torch.from_numpy(extract(encoder, shifted(windows, reach).numpy())[1])
+        distances = np.full(len(part), np.nan)
+        scored = part.split.isin(SCORED_ON).to_numpy()
+        if scored.any():
+            embeddings = projected.reshape(len(part), 2, -1)[scored]
+            some = partial(cut, part[scored])
+            distances[scored] = _distances(encoder, pairs[scored], embeddings, some, config.mirrors)
         found = {
-            "distance": least_distances(left, embed(rights, embedding)).numpy().astype(np.float64),
+            "distance": distances,
             "brightness": controls.brightness_difference(pairs),
             "blob": controls.blob(pairs[np.arange(len(part)), right]),
         }
@@ -293,6 +296,28 @@ def _measure(
         for name, values in found.items():
             scores.setdefault(name, []).append(values)
     return np.concatenate(features), {name: np.concatenate(parts) for name, parts in scores.items()}
+
+
+def _distances(
+    encoder: nn.Module, pairs: Patches, projected: Patches, cut: Callable[[int], Patches], mirrors: bool
+) -> NDArray[np.float64]:
+    """Distances [N] of pairs [N, 2, P, P] with embeddings [N, 2, D]; cut gives the same pairs with a context."""
+    known = getattr(encoder, "metadata", None) or {}
+    embedding, share = known.get("embedding", "unit"), float(known.get("shift_share", 0))
+    reach = shift_pixels(share, pairs.shape[-1])
+    windows = cut(reach)[:, 1:] if reach else None
+    total = np.zeros(len(pairs))
+    seen = _MIRRORS if mirrors else _MIRRORS[:1]
+    for axes in seen:
+        if axes:
+            turned = np.ascontiguousarray(np.flip(pairs, axes))
+            projected = extract(encoder, turned.reshape(-1, 1, *pairs.shape[2:]))[1].reshape(projected.shape)
+        lefts, rights = torch.from_numpy(projected[:, 0]), torch.from_numpy(projected[:, 1])
+        if windows is not None:
+            around = shifted(torch.from_numpy(np.ascontiguousarray(np.flip(windows, axes))), reach)
+            rights = torch.from_numpy(extract(encoder, around.numpy())[1])
+        total += least_distances(embed(lefts, embedding), embed(rights, embedding)).numpy()
+    return total / len(seen)
 
 
 def _boxes(findings: pd.DataFrame, height: float, width: float) -> NDArray[np.float64]:

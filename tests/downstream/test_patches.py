@@ -326,6 +326,31 @@ def test_an_encoder_that_forgives_shifts_is_scored_by_the_least_distance_over_ni
         assert distance[sample.sample_id] == pytest.approx(2 * least, rel=1e-4)
 
 
+class CornerEncoder(nn.Module):
+    """The embedding is the patch's upper left pixel."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.metadata = {"embedding": "raw"}
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return x.mean(dim=(2, 3)), x[:, :, 0, 0]
+
+
+@pytest.mark.parametrize("mirrors", [False, True])
+def test_a_distance_is_the_mean_over_the_pair_and_its_mirror_images(mirrors: bool):
+    samples = patches.sample_patches(FakeStore(), small_config())
+    config = small_config()
+    config.downstream.patches.mirrors = mirrors
+    predictions = patches.score(CornerEncoder(), samples, bright_where_abnormal, config)
+    scored = samples[samples.split != "training"]
+    pairs = bright_where_abnormal(scored)
+    corners = np.abs(pairs[:, 0] - pairs[:, 1])[:, [0, 0, -1, -1], [0, -1, 0, -1]]
+    expected = dict(zip(scored.sample_id, corners.mean(axis=1) if mirrors else corners[:, 0], strict=True))
+    distance = predictions[predictions.score == "distance"]
+    np.testing.assert_allclose(distance.value, distance.sample_id.map(expected), rtol=1e-4)
+
+
 def test_a_head_scores_each_side_by_itself():
     samples = patches.sample_patches(FakeStore(), small_config())
 

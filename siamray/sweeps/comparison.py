@@ -369,7 +369,8 @@ def verdict(row: Mapping[Any, Any], level: float) -> str:
         return f"one seed: cannot tell {name} from the luck of its seed: {effect}, {row['women']} women"
     if np.isnan(row["effect"]) or np.isnan(row["p_holm"]):
         return f"{name} cannot be compared with {reference}: {row['note'] or 'no replicate has a value'}"
-    numbers = f"{effect}, corrected p {_short(row['p_holm'])}, {seen}"
+    corrected = "below .001" if row["p_holm"] < 0.001 else _short(row["p_holm"])
+    numbers = f"{effect}, corrected p {corrected}, {seen}"
     if row["p_holm"] >= level:
         return f"no evidence that {name} differs from {reference}: {numbers}"
     return f"{name} is {'above' if row['effect'] > 0 else 'below'} {reference}: {numbers}"

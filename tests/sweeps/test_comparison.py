@@ -155,7 +155,7 @@ def test_a_clear_difference_is_stated_and_its_sign_is_right():
     assert rows.verdict["hard"].startswith("hard is below soft: effect -.")
     assert rows.verdict["none"].startswith("none is above soft: effect +.")
     assert rows.verdict["soft"].startswith("soft is the reference: .")
-    assert rows.verdict["none"].endswith("20 women, 3 seeds")
+    assert rows.verdict["none"].endswith("corrected p below .001, 20 women, 3 seeds")
     assert not rows.verdict.str.contains("prove|signific").any()
 
 

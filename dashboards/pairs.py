@@ -52,5 +52,5 @@ def _pair(row: pd.Series, pixels: npt.NDArray[np.uint8]) -> str:
         f"{' class=marked' if row['side'] == name and row['kind'] != 'false alarm' else ''}>"
         for name, half in (("left", pixels[:, :side]), ("right", pixels[:, side:]))
     )
-    words = [str(row["woman_id"]), "normal" if row["kind"] == "false alarm" else str(row["category"])]
+    words = [str(row["woman_id"]), "normal" if row["kind"] == "false alarm" else str(row["category"]).replace("_", " ")]
     return f"<figure>{images}<figcaption>{page.text(', '.join(words))}<br>{row['distance']:.2f}</figcaption></figure>"

@@ -14,8 +14,8 @@ from siamray.files import write_atomically, write_parquet
 # What is shown, worst or best first: label of the patches, and whether the greatest distance comes first.
 KINDS = {"missed": (1, False), "false alarm": (0, True), "found": (1, True)}
 COLUMNS = ["kind", "sample_id", "woman_id", "entry_id", "side", "category", "distance"]
-# Eight a kind fill a line of the report.
-_SHOWN = 8
+# Six a kind fill a line of the report.
+_SHOWN = 6
 # Grey values, in standard deviations of the tissue around its mean, that are black and white.
 _BLACK, _WHITE = -2.5, 3.0
 
@@ -58,5 +58,5 @@ def write_pairs(samples: pd.DataFrame, predictions: pd.DataFrame, cut: Cut, fold
 def _grey(pairs: NDArray[np.float32]) -> NDArray[np.uint8]:
     """All pairs [N, 2, P, P] under one another, left beside right: [N P, 2 P]."""
     count, _, side, _ = pairs.shape
-    scaled = np.clip((pairs - _BLACK) / (_WHITE - _BLACK), 0, 1) * 255
+    scaled = np.rint(np.clip((pairs - _BLACK) / (_WHITE - _BLACK), 0, 1) * 255)
     return np.asarray(scaled.transpose(0, 2, 1, 3).reshape(count * side, 2 * side), dtype=np.uint8)

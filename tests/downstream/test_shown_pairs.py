@@ -27,7 +27,7 @@ def test_the_extremes_of_each_kind_come_first_and_no_woman_twice() -> None:
     chosen = choose(table)
     for kind, label, order in (("missed", 1, 1), ("found", 1, -1), ("false alarm", 0, -1)):
         of_kind = chosen[chosen.kind == kind]
-        expected = sorted(table[table.label == label].distance, key=lambda value, order=order: order * value)[:8]
+        expected = sorted(table[table.label == label].distance, key=lambda value, order=order: order * value)[:6]
         assert of_kind.distance.tolist() == expected
         assert of_kind.woman_id.is_unique
     crowded = table.assign(woman_id="one")
@@ -54,8 +54,8 @@ def test_the_sheet_holds_the_patches_of_its_table_left_beside_right(tmp_path: Pa
     sheet = np.asarray(Image.open(tmp_path / "pairs.png"))
     assert sheet.shape == (4 * len(table), 8)
     numbers = table.sample_id.str[1:].astype(int).to_numpy() / 20
-    assert np.abs(sheet[::4, 0] - (numbers + 2.5) / 5.5 * 255).max() < 1
-    assert np.abs(sheet[::4, 7] - (numbers + 3.5) / 5.5 * 255).max() < 1
+    assert np.abs(sheet[::4, 0] - (numbers + 2.5) / 5.5 * 255).max() < 0.51
+    assert np.abs(sheet[::4, 7] - (numbers + 3.5) / 5.5 * 255).max() < 0.51
 
 
 def test_without_a_scored_test_woman_the_table_is_empty_and_no_picture_is_made(tmp_path: Path) -> None:

@@ -92,7 +92,8 @@ def test_a_patch_against_plain_lightly_simclr(
 
     count = 256 if side == 64 else 128
     words = [f"pretraining={method}", f"pairs.patch_pixels={side}", f"pretraining.pairs_per_epoch={count}"]
-    config = compose("pretrain", [*WORDS, *words])
+    # As many epochs as are run below: the schedule refuses more.
+    config = compose("pretrain", [*WORDS, *words, "pretraining.epochs=4"])
     torch.set_num_threads(config.cluster.cpus)
     store = prepare(config, progress=False)
     run = loop._set_up(config, store, tmp_path, Worker())

@@ -175,13 +175,14 @@ def score(encoder: nn.Module, samples: pd.DataFrame, cut: Cut, config: Config) -
     embedding = (getattr(encoder, "metadata", None) or {}).get("embedding", "unit")
     features, unlearnt = _measure(encoder, samples, cut, config.downstream.patches)
     validation, test = (samples.split.eq(split).to_numpy() for split in SCORED_ON)
+    scored = validation | test
     answers: list[Answers] = []
     for draw in draw_women(samples[samples.split == LEARNT_ON], config):
         answers += _probed(features, samples, draw, config)
         if config.downstream.fine_tuning.epochs > 0:
             answers.append(_fine_tuned(encoder, samples, cut, draw, config))
     answers += [
-        Answers(name, values[validation], values[test], embedding if name == "distance" else "", 0)
+        Answers(name, values[validation[scored]], values[test[scored]], embedding if name == "distance" else "", 0)
         for name, values in unlearnt.items()
     ]
     kept = ["split", "woman_id", "sample_id", "entry_id", "side", "label", "value", "category", "density", "view"]
@@ -269,7 +270,7 @@ def _joined(*notes: str) -> str:
 def _measure(
     encoder: nn.Module, samples: pd.DataFrame, cut: Cut, config: PatchesConfig
 ) -> tuple[NDArray[np.float32], dict[str, NDArray[np.float64]]]:
-    """Features [N, F] of each sample's own side, and scores [N] that need no label; NaN for distances not asked for."""
+    """Features [N, F] of each sample's own side, and the scores that need no label of the M samples that are scored."""
     features: list[NDArray[np.float32]] = []
     scores: dict[str, list[NDArray[np.float64]]] = {}
     for start in range(0, max(len(samples), 1), SAMPLES_AT_ONCE):
@@ -278,21 +279,20 @@ def _measure(
         both, projected = extract(encoder, pairs.reshape(-1, 1, *pairs.shape[2:]))
         right = part.side.eq(SIDES[1]).to_numpy().astype(np.int64)
         features.append(both[2 * np.arange(len(part)) + right])
-        distances = np.full(len(part), np.nan)
         scored = part.split.isin(SCORED_ON).to_numpy()
-        if scored.any():
-            embeddings = projected.reshape(len(part), 2, -1)[scored]
-            some = partial(cut, part[scored])
-            distances[scored] = _distances(encoder, pairs[scored], embeddings, some, config.mirrors)
+        if not scored.any():
+            continue
+        embeddings = projected.reshape(len(part), 2, -1)[scored]
+        some = partial(cut, part[scored])
         found = {
-            "distance": distances,
-            "brightness": controls.brightness_difference(pairs),
-            "blob": controls.blob(pairs[np.arange(len(part)), right]),
+            "distance": _distances(encoder, pairs[scored], embeddings, some, config.mirrors),
+            "brightness": controls.brightness_difference(pairs[scored]),
+            "blob": controls.blob(pairs[scored, right[scored]]),
         }
         if getattr(encoder, "head", None) is not None:
             with torch.inference_mode():
                 abnormality = cast(PairEncoder, encoder).abnormality(torch.from_numpy(features[-1]))
-            found["abnormality"] = abnormality.numpy().astype(np.float64)
+            found["abnormality"] = abnormality.numpy()[scored].astype(np.float64)
         for name, values in found.items():
             scores.setdefault(name, []).append(values)
     return np.concatenate(features), {name: np.concatenate(parts) for name, parts in scores.items()}

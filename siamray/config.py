@@ -322,6 +322,9 @@ class MassesConfig:
     least_radius_share: float = option(0.08, "least radius, as a share of the patch side", low=0.01, high=0.5)
     greatest_radius_share: float = option(0.3, "greatest radius, as a share of the patch side", low=0.01, high=1)
     centre_share: float = option(0.6, "middle part of the patch side in which the centres lie", low=0, high=1)
+    cluster_share: float = option(
+        0.0, "share of the drawn lesions that are clusters of calcifications; 0 = masses alone", low=0, high=1
+    )
 
 
 @dataclass
@@ -446,8 +449,9 @@ class PatchesConfig:
     normal_per_image: int = option(4, "normal patches cut per image, at seeded places that touch no lesion", low=1)
     mirrors: bool = option(
         True,
-        "the score distance is the mean over a pair and its mirror images, up-down and left-right, which training "
-        "shows alike; on mini-MIAS's validation women it rose in all four folds. Maps of whole images do without",
+        "the scores distance and abnormality are means over a pair and its mirror images, up-down and left-right, as "
+        "training shows both alike; on mini-MIAS's validation women the distance's AUC rose in all four folds. Maps of "
+        "whole images do without",
     )
 
 

@@ -154,8 +154,8 @@ def score(encoder: nn.Module, samples: pd.DataFrame, cut: Cut, config: Config) -
     Scores: ``linear`` and ``knn<k>`` on the features of the sample's own side, learnt from training women's samples;
     ``finetuned``, where downstream.fine_tuning.epochs are more than 0, see `fine_tune`; ``distance``, the distance of
     both sides' projected embeddings (in the space that the encoder's metadata name "embedding", else unit; the least
-    over shifts where they name "shift_share"; the mean over mirror images with downstream.patches.mirrors);
-    ``abnormality``, the log odds of the encoder's head on the sample's own side, where it has one; ``brightness`` and
+    over shifts where they name "shift_share"); ``abnormality``, the log odds of the encoder's head on the sample's own
+    side, where it has one (both the mean over mirror images with downstream.patches.mirrors); ``brightness`` and
     ``blob``, see `siamray.downstream.controls`. What was learnt from a part of the women has its name after it, such as
     ``linear@10`` (see siamray.downstream.label_fractions), and several draws.
 
@@ -276,48 +276,54 @@ def _measure(
     for start in range(0, max(len(samples), 1), SAMPLES_AT_ONCE):
         part = samples.iloc[start : start + SAMPLES_AT_ONCE]
         pairs = cut(part)
-        both, projected = extract(encoder, pairs.reshape(-1, 1, *pairs.shape[2:]))
         right = part.side.eq(SIDES[1]).to_numpy().astype(np.int64)
-        features.append(both[2 * np.arange(len(part)) + right])
+        features.append(extract(encoder, pairs[np.arange(len(part)), right][:, None])[0])
         scored = part.split.isin(SCORED_ON).to_numpy()
         if not scored.any():
             continue
-        embeddings = projected.reshape(len(part), 2, -1)[scored]
-        some = partial(cut, part[scored])
         found = {
-            "distance": _distances(encoder, pairs[scored], embeddings, some, config.mirrors),
+            **_of_networks(encoder, pairs[scored], right[scored], partial(cut, part[scored]), config.mirrors),
             "brightness": controls.brightness_difference(pairs[scored]),
             "blob": controls.blob(pairs[scored, right[scored]]),
         }
-        if getattr(encoder, "head", None) is not None:
-            with torch.inference_mode():
-                abnormality = cast(PairEncoder, encoder).abnormality(torch.from_numpy(features[-1]))
-            found["abnormality"] = abnormality.numpy()[scored].astype(np.float64)
         for name, values in found.items():
             scores.setdefault(name, []).append(values)
     return np.concatenate(features), {name: np.concatenate(parts) for name, parts in scores.items()}
 
 
-def _distances(
-    encoder: nn.Module, pairs: Patches, projected: Patches, cut: Callable[[int], Patches], mirrors: bool
-) -> NDArray[np.float64]:
-    """Distances [N] of pairs [N, 2, P, P] with embeddings [N, 2, D]; cut gives the same pairs with a context."""
+def _of_networks(
+    encoder: nn.Module, pairs: Patches, right: NDArray[np.int64], cut: Callable[[int], Patches], mirrors: bool
+) -> dict[str, NDArray[np.float64]]:
+    """Scores [N] of pairs [N, 2, P, P] that need no label.
+
+    Args:
+        encoder: gives embeddings, and abnormality where it has a head.
+        pairs: normalized.
+        right: [N] 1 where the sample's own side is the right one.
+        cut: gives the same pairs with a context of so many pixels.
+        mirrors: whether scores are means over mirror images.
+    """
     known = getattr(encoder, "metadata", None) or {}
     embedding, share = known.get("embedding", "unit"), float(known.get("shift_share", 0))
     reach = shift_pixels(share, pairs.shape[-1])
     windows = cut(reach)[:, 1:] if reach else None
-    total = np.zeros(len(pairs))
-    seen = _MIRRORS if mirrors else _MIRRORS[:1]
-    for axes in seen:
-        if axes:
-            turned = np.ascontiguousarray(np.flip(pairs, axes))
-            projected = extract(encoder, turned.reshape(-1, 1, *pairs.shape[2:]))[1].reshape(projected.shape)
-        lefts, rights = torch.from_numpy(projected[:, 0]), torch.from_numpy(projected[:, 1])
+    has_head = getattr(encoder, "head", None) is not None
+    seen: dict[str, list[NDArray[np.float64]]] = {}
+    for axes in _MIRRORS if mirrors else _MIRRORS[:1]:
+        turned = np.ascontiguousarray(np.flip(pairs, axes))
+        features, projected = extract(encoder, turned.reshape(-1, 1, *pairs.shape[2:]))
+        lefts, rights = (torch.from_numpy(projected[side :: len(SIDES)]) for side in range(len(SIDES)))
+        if has_head:
+            own = torch.from_numpy(features[len(SIDES) * np.arange(len(pairs)) + right])
+            with torch.inference_mode():
+                abnormality = cast(PairEncoder, encoder).abnormality(own)
+            seen.setdefault("abnormality", []).append(abnormality.numpy().astype(np.float64))
         if windows is not None:
             around = shifted(torch.from_numpy(np.ascontiguousarray(np.flip(windows, axes))), reach)
             rights = torch.from_numpy(extract(encoder, around.numpy())[1])
-        total += least_distances(embed(lefts, embedding), embed(rights, embedding)).numpy()
-    return total / len(seen)
+        distance = least_distances(embed(lefts, embedding), embed(rights, embedding))
+        seen.setdefault("distance", []).append(distance.numpy().astype(np.float64))
+    return {name: np.mean(values, axis=0) for name, values in seen.items()}
 
 
 def _boxes(findings: pd.DataFrame, height: float, width: float) -> NDArray[np.float64]:

@@ -351,19 +351,24 @@ def test_a_distance_is_the_mean_over_the_pair_and_its_mirror_images(mirrors: boo
     np.testing.assert_allclose(distance.value, distance.sample_id.map(expected), rtol=1e-4)
 
 
-def test_a_head_scores_each_side_by_itself():
-    samples = patches.sample_patches(FakeStore(), small_config())
+@pytest.mark.parametrize("mirrors", [False, True])
+def test_a_head_scores_each_side_by_itself_and_its_mirror_images(mirrors: bool):
+    samples, config = patches.sample_patches(FakeStore(), small_config()), small_config()
+    config.downstream.patches.mirrors = mirrors
 
-    class WithHead(MeanEncoder):
+    class WithHead(CornerEncoder):
         head = torch.nn.Identity()
+
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            return x[:, :, 0, 0], x[:, :, 0, 0]
 
         def abnormality(self, features: torch.Tensor) -> torch.Tensor:
             return features[:, 0]
 
-    predictions = patches.score(WithHead(), samples, bright_where_abnormal, small_config())
+    predictions = patches.score(WithHead(), samples, bright_where_abnormal, config)
     scored = samples[samples.split != "training"]
-    pairs = bright_where_abnormal(scored)
-    own = pairs[np.arange(len(scored)), scored.side.eq("right").to_numpy().astype(int)].mean(axis=(1, 2))
-    expected = dict(zip(scored.sample_id, own, strict=True))
+    own = bright_where_abnormal(scored)[np.arange(len(scored)), scored.side.eq("right").to_numpy().astype(int)]
+    corners = own[:, [0, 0, -1, -1], [0, -1, 0, -1]]
+    expected = dict(zip(scored.sample_id, corners.mean(axis=1) if mirrors else corners[:, 0], strict=True))
     abnormality = predictions[predictions.score == "abnormality"]
     np.testing.assert_allclose(abnormality.value, abnormality.sample_id.map(expected), rtol=1e-4, atol=1e-5)

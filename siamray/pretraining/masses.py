@@ -13,6 +13,11 @@ LEAST_STRENGTH = 0.1
 LEAST_ASPECT, GREATEST_ASPECT = 0.7, 1.3
 # Width of a mass's edge, from full to nothing, as a share of its radius: from sharp to ill-defined.
 LEAST_EDGE, GREATEST_EDGE = 0.15, 0.65
+# Calcifications of a cluster, and the deviation of each Gaussian in pixels: at 0.4 mm they are about a pixel wide.
+LEAST_SPECKS, GREATEST_SPECKS = 4, 20
+LEAST_SPECK_PIXELS, GREATEST_SPECK_PIXELS = 0.5, 1.3
+# Peak of the brightest calcification as a share of a mass's of the same strength: mini-MIAS's are as faint at 0.4 mm.
+SPECK_BRIGHTNESS = 0.6
 
 
 def mass_profiles(count: int, side: int, config: MassesConfig, generator: torch.Generator) -> Tensor:
@@ -47,6 +52,39 @@ def mass_profiles(count: int, side: int, config: MassesConfig, generator: torch.
     return torch.sigmoid(3 * (1 - distance) / edge)[:, None]
 
 
+def cluster_profiles(count: int, side: int, config: MassesConfig, generator: torch.Generator) -> Tensor:
+    """Draws clusters of calcifications: Gaussian specks, normally spread around a random place of a patch (ours).
+
+    Args:
+        count: number of profiles N.
+        side: patch side P in pixels.
+        config: the radii, here of a cluster (two standard deviations of its specks), and the part the centres lie in.
+        generator: source of all randomness.
+
+    Returns:
+        [N, 1, P, P] in 0..SPECK_BRIGHTNESS; specks of a cluster differ in brightness, and the brightest has it all.
+    """
+
+    def uniform(low: float, high: float, *more: int) -> Tensor:
+        return low + (high - low) * torch.rand((count, *(more or (1,))), generator=generator)
+
+    margin = (1 - config.centre_share) / 2
+    spread = uniform(config.least_radius_share, config.greatest_radius_share) * side / 2
+    number = torch.randint(LEAST_SPECKS, GREATEST_SPECKS + 1, (count, 1), generator=generator)
+    lines = []
+    widths = uniform(LEAST_SPECK_PIXELS, GREATEST_SPECK_PIXELS, GREATEST_SPECKS)
+    for _ in range(2):
+        centre = uniform(margin * side, (1 - margin) * side)
+        places = centre + spread * torch.randn((count, GREATEST_SPECKS), generator=generator)
+        offsets = torch.arange(side) + 0.5 - places[..., None]
+        lines.append(torch.exp(-0.5 * (offsets / widths[..., None]).square()))
+    brightness = uniform(0.3, 1.0, GREATEST_SPECKS)
+    brightness[:, 0] = 1.0
+    brightness = brightness * (torch.arange(GREATEST_SPECKS) < number)
+    drawn = torch.einsum("ns,nsr,nsc->nrc", brightness, *lines)
+    return SPECK_BRIGHTNESS * drawn.clamp(max=1.0)[:, None]
+
+
 def draw_masses(patches: Tensor, config: MassesConfig, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Adds a bright mass to every patch: a pair of a patch and its changed self surely differs, by a known strength.
 
@@ -63,6 +101,10 @@ def draw_masses(patches: Tensor, config: MassesConfig, generator: torch.Generato
         The changed patches [N, 1, P, P], and the strengths [N] in LEAST_STRENGTH..1, their soft labels.
     """
     count, side = len(patches), patches.shape[-1]
-    profiles = mass_profiles(count, side, config, generator).to(patches)
+    profiles = mass_profiles(count, side, config, generator)
+    if config.cluster_share > 0:
+        clustered = torch.rand(count, generator=generator) < config.cluster_share
+        profiles[clustered] = cluster_profiles(count, side, config, generator)[clustered]
+    profiles = profiles.to(patches)
     strengths = LEAST_STRENGTH + (1 - LEAST_STRENGTH) * torch.rand(count, generator=generator).to(patches)
     return patches + config.contrast * strengths[:, None, None, None] * profiles, strengths

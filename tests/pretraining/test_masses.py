@@ -5,9 +5,18 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from skimage import measure
 
 from siamray.config import MassesConfig
-from siamray.pretraining.masses import LEAST_STRENGTH, draw_masses, mass_profiles
+from siamray.pretraining.masses import (
+    GREATEST_SPECKS,
+    LEAST_SPECKS,
+    LEAST_STRENGTH,
+    SPECK_BRIGHTNESS,
+    cluster_profiles,
+    draw_masses,
+    mass_profiles,
+)
 
 
 def generator(seed: int) -> torch.Generator:
@@ -46,3 +55,32 @@ def test_the_same_generator_draws_the_same_masses_and_patches_are_left_alone():
     assert torch.equal(first[1], again[1])
     assert not torch.equal(first[0], draw_masses(patches, MassesConfig(), generator(4))[0])
     assert torch.equal(patches, before)
+
+
+def test_a_cluster_is_of_several_small_specks_inside_its_radius():
+    config = MassesConfig(least_radius_share=0.25, greatest_radius_share=0.25, centre_share=0.0)
+    profiles = cluster_profiles(400, 64, config, generator(0))[:, 0].double().numpy()
+    assert profiles.min() >= 0
+    assert profiles.max() <= SPECK_BRIGHTNESS + 1e-6
+    # The brightest speck of each cluster has its full brightness, but for lying between pixels.
+    assert np.quantile(profiles.max(axis=(1, 2)), 0.05) > 0.5 * SPECK_BRIGHTNESS
+    specks = [measure.label(profile > 0.05 * SPECK_BRIGHTNESS).max() for profile in profiles]
+    # Specks may touch, or be too narrow to fall onto a pixel, but there is never one too many.
+    assert max(specks) <= GREATEST_SPECKS
+    assert np.median(specks) >= LEAST_SPECKS
+    # Two standard deviations of the specks are the radius.
+    offsets = np.arange(64) + 0.5 - 32
+    spread = np.sqrt((profiles * offsets**2).sum() / profiles.sum())
+    assert spread == pytest.approx(0.25 * 64 / 2, rel=0.1)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.4, 1.0])
+def test_the_share_of_clusters_is_that_of_the_option(share: float):
+    patches = torch.zeros(600, 1, 64, 64)
+    changed, _ = draw_masses(patches, MassesConfig(cluster_share=share), generator(0))
+    # Specks are narrow: their brightness falls by half within three pixels, that of the least mass does not.
+    filled = (changed > 0.5 * changed.amax((2, 3), keepdim=True)).flatten(1)
+    centre = changed.flatten(1).argmax(1)
+    around = torch.stack([filled.gather(1, (centre + step).clamp(0, 64 * 64 - 1)[:, None])[:, 0] for step in (-4, 4)])
+    clustered = (~around).all(0).double().mean().item()
+    assert clustered == pytest.approx(share, abs=0.15)

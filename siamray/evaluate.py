@@ -13,7 +13,7 @@ from siamray.compose import compose, to_dict
 from siamray.config import Config
 from siamray.data.pairs import patch_side
 from siamray.data.preparation import prepare
-from siamray.downstream import patches
+from siamray.downstream import detection, patches
 from siamray.downstream.controls import UNLEARNT
 from siamray.downstream.evaluation import check_patches, check_tasks, evaluate
 from siamray.downstream.metrics import TASKS, parse_metric
@@ -63,7 +63,7 @@ def main(words: list[str]) -> None:
         if task == patches.TASK:
             Console().print(_table(metrics, config))
         else:
-            Console().print((_class_table if task in TASKS else _detection_table)(task, metrics, config))
+            Console().print((_detection_table if task == detection.NAME else _class_table)(task, metrics, config))
     if patches.TASK in config.downstream.tasks:
         for reason, findings in patches.left_out_findings(store, config).items():
             print(f"{findings} findings gave no lesion patch: {reason}")

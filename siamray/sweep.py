@@ -15,6 +15,7 @@ from siamray.compose import compose
 from siamray.config import Config
 from siamray.data.preparation import existing_store, prepare
 from siamray.data.store import Store
+from siamray.downstream.froc import RATES
 from siamray.downstream.metrics import parse_metric
 from siamray.errors import UserError, run_command
 from siamray.files import write_parquet
@@ -34,6 +35,7 @@ SECONDARY_METRICS = {
     "birads": ("birads_attention_macro_auc", "birads_attention_kappa", "birads_attention_macro_f1"),
     "outcome": ("outcome_attention_auc",),
     "density": ("density_attention_macro_auc",),
+    "detection": ("detection_distance_froc_mean", "detection_linear_froc_mean"),
 }
 
 
@@ -200,6 +202,11 @@ def _check_metric(metric: str, config: Config) -> None:
     _, _, share = score.partition("@")
     if share and share not in {f"{100 * fraction:g}" for fraction in asked.label_fractions if fraction < 1}:
         raise UserError(f"metric {metric}: {share} % of the women is no share of downstream.label_fractions; add it")
+    if metric.endswith("froc_mean") and tuple(asked.detection.false_positives) != RATES:
+        raise UserError(
+            f"metric {metric}: it is the mean at {', '.join(f'{rate:g}' for rate in RATES)} false positives per image; "
+            "leave downstream.detection.false_positives as it is, or name the sensitivity at one rate, such as froc_1"
+        )
     if score.startswith("finetuned") and asked.fine_tuning.epochs == 0:
         raise UserError(
             f"metric {metric}: nothing is fine-tuned; say downstream.fine_tuning.epochs=15 or another number"

@@ -37,7 +37,7 @@ from siamray.downstream.candidates import (
     side_maps,
     window_encoder,
 )
-from siamray.downstream.froc import binned_auc, hits, sensitivities
+from siamray.downstream.froc import CANDIDATE, IMAGE, LESION, binned_auc, froc, hits
 from siamray.downstream.metrics import SPLITS, Metric, prefix
 from siamray.downstream.patches import LEARNT_ON, SCORED_ON, sample_patches
 from siamray.downstream.probes import linear_probe
@@ -45,7 +45,7 @@ from siamray.errors import UserError
 from siamray.pretraining.encoder import PairEncoder
 
 NAME = "detection"
-CANDIDATE, LESION, IMAGE, SIDE = "detection_candidate", "detection_lesion", "detection_image", "detection_side"
+SIDE = "detection_side"
 BOX = ["row_min", "col_min", "row_max", "col_max"]
 COLUMNS = [
     *("task", "score", "split", "woman_id", "sample_id", "entry_id", "side", "label", "value"),
@@ -331,7 +331,8 @@ def metrics(found: Detection, rules: DetectionConfig, config: IntervalsConfig) -
         weights = np.vstack([np.ones((1, len(women)), dtype=np.int64), drawn])
         for score in rows.score[rows.task == IMAGE].unique():
             name = f"{begin}_{score}"
-            values = _froc(rows[rows.score == score], women, rules, weights)
+            of_score = rows[rows.score == score]
+            values = froc(of_score, _codes(women, of_score), rules.false_positives, weights)
             for place, rate in enumerate(rules.false_positives):
                 answers[f"{name}_froc_{rate:g}"] = _metric(values[:, place], config.confidence)
             answers[f"{name}_froc_mean"] = _metric(values.mean(axis=1), config.confidence)
@@ -340,7 +341,7 @@ def metrics(found: Detection, rules: DetectionConfig, config: IntervalsConfig) -
                 of_pixels = weights[:, women.get_indexer(pd.Index(pixels.women))]
                 areas = binned_auc(pixels.positive, pixels.negative, of_pixels)
                 answers[f"{name}_pixel_auc"] = _metric(areas, config.confidence)
-            of_image = rows[(rows.score == score) & (rows.task == IMAGE)]
+            of_image = of_score[of_score.task == IMAGE]
             answers[f"{name}_image_auc"] = _metric(
                 intervals.bootstrap(
                     "auc",
@@ -363,24 +364,6 @@ def metrics(found: Detection, rules: DetectionConfig, config: IntervalsConfig) -
             f"{begin}_women": float(len(women)),
         }
     return answers
-
-
-def _froc(
-    rows: pd.DataFrame, women: "pd.Index[str]", rules: DetectionConfig, weights: NDArray[np.int64]
-) -> NDArray[np.float64]:
-    lesions, images = rows[rows.task == LESION], rows[rows.task == IMAGE]
-    counted = set(images.entry_id + "_" + images.side)
-    false = rows[(rows.task == CANDIDATE) & (rows.label == 0)]
-    false = false[(false.entry_id + "_" + false.side).isin(counted)]
-    return sensitivities(
-        lesions.value.fillna(-np.inf),
-        _codes(women, lesions),
-        false.value,
-        _codes(women, false),
-        np.bincount(_codes(women, images), minlength=len(women)),
-        rules.false_positives,
-        weights,
-    )
 
 
 def _codes(women: "pd.Index[str]", rows: pd.DataFrame) -> NDArray[np.intp]:

@@ -1,8 +1,10 @@
 """Candidates and lesions of women go in; which hit, the FROC curve and the pixels' AUROC come out, with intervals."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from siamray.config import DetectionConfig
@@ -10,6 +12,12 @@ from siamray.downstream.intervals import CHUNK_ELEMENTS
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
+FrocStatistic = Literal["froc_mean", "froc_0.25", "froc_0.5", "froc_1", "froc_2"]
+
+# Tasks of the predictions that a FROC curve follows from; siamray.downstream.detection says what their rows are.
+CANDIDATE, LESION, IMAGE = "detection_candidate", "detection_lesion", "detection_image"
+# False positives per image of the statistics: what screening literature gives, and the default of the option.
+RATES = (0.25, 0.5, 1.0, 2.0)
 
 
 def hits(candidates: ArrayLike, lesions: ArrayLike, spacing_mm: float, config: DetectionConfig) -> Bools:
@@ -93,6 +101,40 @@ def sensitivities(
             shares = np.divide(hit, total, out=np.full(len(drawn), np.nan), where=defined)
             values[start : start + rows, place] = shares
     return values
+
+
+def froc(rows: pd.DataFrame, women: NDArray[np.intp], rates: Sequence[float], weights: NDArray[np.integer]) -> Floats:
+    """Computes the sensitivities of one score's predictions at rates of false positives per image.
+
+    Args:
+        rows: predictions of CANDIDATE, LESION and IMAGE, of one score and split.
+        women: [rows] code of each row's woman: her column of ``weights``.
+        rates: allowed false positives per image.
+        weights: [replicates, number of women].
+
+    Returns:
+        [replicates, rates]; NaN where no lesion or no image is drawn.
+    """
+    lesions, images = (rows.task.eq(task).to_numpy() for task in (LESION, IMAGE))
+    places = rows.entry_id.astype(str) + "_" + rows.side.astype(str)
+    false = (rows.task.eq(CANDIDATE) & rows.label.eq(0) & places.isin(set(places[images]))).to_numpy()
+    return sensitivities(
+        rows.value[lesions].fillna(-np.inf),
+        women[lesions],
+        rows.value[false],
+        women[false],
+        np.bincount(women[images], minlength=weights.shape[1]),
+        rates,
+        weights,
+    )
+
+
+def froc_statistic(
+    kind: FrocStatistic, rows: pd.DataFrame, women: NDArray[np.intp], weights: NDArray[np.integer]
+) -> Floats:
+    """Computes one sensitivity, or for froc_mean the mean of those at RATES, in every replicate; see `froc`."""
+    rates = RATES if kind == "froc_mean" else (float(kind.removeprefix("froc_")),)
+    return np.asarray(froc(rows, women, rates, weights).mean(axis=1))
 
 
 def binned_auc(positive: ArrayLike, negative: ArrayLike, weights: NDArray[np.integer]) -> Floats:

@@ -8,30 +8,35 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from siamray.config import IntervalsConfig
-from siamray.downstream import intervals
+from siamray.downstream import froc, intervals
 from siamray.downstream.multiclass import MulticlassStatistic, bootstrap_classes
 from siamray.errors import UserError, nearest
 
 Floats = NDArray[np.float64]
-Kind = intervals.Statistic | MulticlassStatistic
+Kind = intervals.Statistic | MulticlassStatistic | froc.FrocStatistic
 Metric = dict[str, float]
 
 BINARY: tuple[Kind, ...] = get_args(intervals.Statistic)
 MULTICLASS: tuple[Kind, ...] = get_args(MulticlassStatistic)
+FROC: tuple[Kind, ...] = get_args(froc.FrocStatistic)
 # Which statistics a task's predictions have, and a score that its metrics may be of, as an example.
 TASKS: dict[str, tuple[Kind, ...]] = {
     "patches": BINARY,
     "birads": MULTICLASS,
     "outcome": (*BINARY, "macro_auc", "macro_f1"),
     "density": MULTICLASS,
+    "detection": FROC,
 }
 EXAMPLE_SCORES = {
     "patches": "linear, linear@10, knn20, finetuned, distance, abnormality, brightness or blob",
     "birads": "attention, mean, exam_attention or exam_mean",
     "outcome": "attention or mean",
     "density": "attention or mean",
+    "detection": "distance, linear, abnormality or brightness",
 }
 SPLITS = ("test", "validation")
+# Where a task's predictions are not of the task's own name.
+_TABLES = {"detection": (froc.CANDIDATE, froc.LESION, froc.IMAGE)}
 # A kappa below 0 is agreement worse than chance; all else lies between 0 and 1.
 LEAST: dict[Kind, float] = {"kappa": -1.0}
 
@@ -71,7 +76,7 @@ def parse_metric(name: str) -> MetricName:
     kinds = TASKS.get(task, ())
     # The longest first: macro_auc ends with auc.
     for kind in sorted(kinds, key=len, reverse=True):
-        parts = re.fullmatch(rf"([\w@.]+)_{kind}", rest)
+        parts = re.fullmatch(rf"([\w@.]+)_{re.escape(kind)}", rest)
         if parts is not None:
             return MetricName(split, task, parts[1], kind)
     if not kinds:
@@ -85,14 +90,26 @@ def parse_metric(name: str) -> MetricName:
     )
 
 
+def rows_of(predictions: pd.DataFrame, name: MetricName) -> pd.DataFrame:
+    """Takes the rows that a metric is computed of, in the order of draw and sample.
+
+    Args:
+        predictions: of a trial, all tasks.
+        name: of the metric.
+    """
+    of_task = predictions.task.isin(_TABLES.get(name.task, (name.task,)))
+    rows = predictions[of_task & (predictions.split == name.split) & (predictions.score == name.score)]
+    return rows.sort_values([*rows.columns.intersection(["draw"]), "sample_id"], ignore_index=True)
+
+
 def measure(rows: pd.DataFrame, kind: Kind, women: NDArray[np.intp], weights: NDArray[np.int64]) -> Measured:
     """Computes a statistic of one score and its replicates; of several draws of the training women, their means.
 
     Binary statistics are of ``label`` and ``value``, those of several classes of ``category`` and ``probabilities`` in
-    the order of ``classes``.
+    the order of ``classes``, FROC statistics of candidates, lesions and images together.
 
     Args:
-        rows: predictions of one task, split and score.
+        rows: from `rows_of`.
         kind: the statistic.
         women: [rows] code of the woman: her column in ``weights``.
         weights: [replicates, women] from `intervals.women_weights`, common to all that is compared.
@@ -143,6 +160,8 @@ def _replicates(rows: pd.DataFrame, kind: Kind, women: NDArray[np.intp], weights
     if kind in BINARY:
         binary = cast(intervals.Statistic, kind)
         return intervals.bootstrap(binary, rows.label.to_numpy(), rows.value.to_numpy(), women, weights)
+    if kind in FROC:
+        return froc.froc_statistic(cast(froc.FrocStatistic, kind), rows, women, weights)
     order = {str(name): place for place, name in enumerate(rows.classes.iloc[0])}
     truth = rows.category.astype("str").map(order).to_numpy()
     probabilities = np.stack([np.asarray(row, dtype=np.float64) for row in rows.probabilities])

@@ -11,8 +11,9 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
 from siamray.config import IntervalsConfig
+from siamray.downstream.froc import CANDIDATE
 from siamray.downstream.intervals import women_weights
-from siamray.downstream.metrics import LEAST, MetricName, measure, parse_metric
+from siamray.downstream.metrics import LEAST, MetricName, measure, parse_metric, rows_of
 from siamray.downstream.patches import TASK as PATCHES
 from siamray.errors import UserError, nearest
 
@@ -139,11 +140,12 @@ def compare(
         of_reference = [trial for trial in tables if trial[0] == reference]
         for control, score in UNLEARNT.items():
             # Results of an earlier version lack the blob filter.
-            if not all(predictions[trial].score.eq(score).any() for trial in of_reference):
+            plain = name._replace(score=score)
+            unlearnt = {trial: rows_of(predictions[trial], plain) for trial in of_reference}
+            if any(table.empty for table in unlearnt.values()):
                 continue
-            for trial in of_reference:
-                plain = name._replace(score=score)
-                tables[control, *trial[1:]] = _scored(predictions[trial], plain, trial)
+            for trial, table in unlearnt.items():
+                tables[control, *trial[1:]] = table
             names.append(control)
             beside.add(control)
     _check_samples(tables)
@@ -164,13 +166,13 @@ def compare(
 
 def _scored(predictions: pd.DataFrame, name: MetricName, trial: Trial) -> pd.DataFrame:
     """The rows of one score and split, in the order of draw and sample_id."""
-    own = (predictions.task == name.task) & (predictions.split == name.split)
-    rows = predictions[own & (predictions.score == name.score)]
+    rows = rows_of(predictions, name)
     if rows.empty:
+        own = predictions.task.str.startswith(name.task) & (predictions.split == name.split)
         known = [str(score) for score in predictions[own].score.unique()]
         hint = nearest(name.score, known) if known else f"; the task is off: add {name.task} to downstream.tasks"
         raise UserError(f"{_named(trial)} has no score '{name.score}' of {name.split} women{hint}")
-    return rows.sort_values([*rows.columns.intersection(["draw"]), "sample_id"], ignore_index=True)
+    return rows
 
 
 def _check_samples(tables: Mapping[Trial, pd.DataFrame]) -> None:
@@ -183,7 +185,7 @@ def _check_samples(tables: Mapping[Trial, pd.DataFrame]) -> None:
         UserError: naming two trials and a sample.
     """
     known: dict[tuple[int, str], tuple[Trial, str, int]] = {}
-    for trial, table in tables.items():
+    for trial, table in ((trial, _samples(table)) for trial, table in tables.items()):
         for sample, woman, label in zip(table.sample_id, table.woman_id, table.label, strict=True):
             first, whose, told = known.setdefault((trial[2], sample), (trial, woman, label))
             if (whose, told) != (woman, label):
@@ -193,6 +195,11 @@ def _check_samples(tables: Mapping[Trial, pd.DataFrame]) -> None:
                 )
 
 
+def _samples(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows whose label is a fact: a candidate of a detector is one of its answers."""
+    return table[table.task != CANDIDATE]
+
+
 def _outcomes(tables: Mapping[Trial, pd.DataFrame], name: MetricName, config: IntervalsConfig) -> dict[Trial, Outcome]:
     """Statistic and replicates of every trial; all trials share one draw of the women of all folds."""
     women = pd.Index(sorted({woman for table in tables.values() for woman in table.woman_id}))
@@ -200,7 +207,7 @@ def _outcomes(tables: Mapping[Trial, pd.DataFrame], name: MetricName, config: In
     outcomes = {}
     for trial, table in tables.items():
         measured = measure(table, name.kind, women.get_indexer(table.woman_id), weights)
-        outcomes[trial] = Outcome(measured.value, measured.replicates, table)
+        outcomes[trial] = Outcome(measured.value, measured.replicates, _samples(table))
     return outcomes
 
 

@@ -15,6 +15,8 @@ from siamray.downstream import detection
 from siamray.downstream.candidates import Candidate
 from siamray.downstream.detection import CANDIDATE, IMAGE, LESION, SIDE, Detection, PixelCounts, detect, metrics
 from siamray.downstream.evaluation import evaluate
+from siamray.downstream.intervals import interval, women_weights
+from siamray.downstream.metrics import measure, parse_metric, rows_of
 from siamray.errors import UserError
 from siamray.pretraining import encoder
 from siamray.pretraining.encoder import PairEncoder
@@ -88,6 +90,19 @@ def test_metrics_follow_from_the_rows_alone(found: Detection, detecting: Config)
         assert 0 <= answer["value"] <= 1
     assert answers["detection_lesions"] == len(lesions)
     assert answers["detection_images"] == len(images)
+
+
+def test_a_sweep_measures_detection_by_the_same_numbers(found: Detection, detecting: Config) -> None:
+    answers = metrics(found, detecting.downstream.detection, IntervalsConfig(replicates=100))
+    for kind in ("froc_mean", "froc_0.25", "froc_0.5", "froc_1", "froc_2"):
+        name = parse_metric(f"detection_linear_{kind}")
+        rows = rows_of(found.predictions.assign(draw=0), name)
+        codes, women = pd.factorize(rows.woman_id, sort=True)
+        measured = measure(rows, name.kind, codes, women_weights(len(women), 100, 0))
+        answer = answers[str(name)]
+        assert isinstance(answer, dict)
+        assert measured.value == pytest.approx(answer["value"])
+        assert interval(measured.replicates, 0.95) == pytest.approx((answer["low"], answer["high"]))
 
 
 def test_false_positives_may_be_counted_on_normal_images_alone(detecting: Config) -> None:

@@ -141,6 +141,8 @@ def test_metric_names_are_taken_apart_and_put_together_again():
         "outcome_attention_auc": ("test", "outcome", "attention", "auc"),
         "outcome_attention_macro_auc": ("test", "outcome", "attention", "macro_auc"),
         "validation_density_mean_macro_f1": ("validation", "density", "mean", "macro_f1"),
+        "detection_distance_froc_mean": ("test", "detection", "distance", "froc_mean"),
+        "validation_detection_linear_froc_0.25": ("validation", "detection", "linear", "froc_0.25"),
     }.items():
         assert parse_metric(name) == MetricName(*parts)
         assert str(parse_metric(name)) == name
@@ -155,6 +157,7 @@ def test_metric_names_are_taken_apart_and_put_together_again():
         "test_patches_linear_auc",
         "birads_attention_auc",
         "patches_auc",
+        "detection_linear_froc_0.3",
     ],
 )
 def test_a_name_that_is_no_metric_is_refused_with_the_way_to_write_one(name):

@@ -10,6 +10,7 @@ from sklearn.metrics import cohen_kappa_score, f1_score, roc_auc_score
 from statsmodels.stats.multitest import multipletests
 
 from siamray.config import IntervalsConfig
+from siamray.downstream.froc import CANDIDATE, IMAGE, LESION
 from siamray.downstream.intervals import auc, bootstrap, women_weights
 from siamray.errors import UserError
 from siamray.sweeps.comparison import BLOB, BRIGHTNESS, COLUMNS, Outcome, compare, estimate
@@ -526,3 +527,46 @@ def test_draws_of_a_label_fraction_are_averaged_and_their_samples_counted_once()
     assert (rows.lesions == samples.label.sum()).all()
     with pytest.raises(UserError, match=r"no score 'attention' of test women; the task is off: add outcome to down"):
         compare(given, "soft", "outcome_attention_auc", ["soft", "hard"], [], QUICK)
+
+
+def detector(generator: np.random.Generator, skill: float, women: int = 16) -> pd.DataFrame:
+    """What a detector leaves of one lesion in every other woman: candidates of its own, the same lesions and images."""
+    rows = []
+    for number in range(women):
+        known = {
+            "woman_id": f"w{number:02d}",
+            "entry_id": f"e{number:02d}",
+            "side": "left",
+            "split": "test",
+            "note": "",
+        }
+        false = generator.normal(size=int(generator.integers(1, 4)))
+        lesion = generator.normal() + skill if number % 2 else None
+        for count, value in enumerate([*false, *([] if lesion is None else [lesion])]):
+            rows.append({**known, "task": CANDIDATE, "sample_id": f"e{number:02d}_candidate{count}", "value": value,
+                         "label": int(count == len(false))})  # fmt: skip
+        if lesion is not None:
+            rows.append({**known, "task": LESION, "sample_id": f"e{number:02d}_lesion0", "value": lesion, "label": 1})
+        rows.append({**known, "task": IMAGE, "sample_id": f"e{number:02d}_left", "value": false.max(),
+                     "label": int(lesion is not None)})  # fmt: skip
+    return pd.DataFrame(rows).assign(score="distance")
+
+
+def test_detectors_are_compared_by_their_froc_though_their_candidates_differ():
+    generator = np.random.default_rng(5)
+    skills = {"soft": 4.0, "hard": 0.0}
+    given = {(name, seed, 0): detector(generator, skill) for name, skill in skills.items() for seed in range(3)}
+    rows = compare(given, "soft", "detection_distance_froc_mean", ["soft", "hard"], [], QUICK).set_index("variant")
+    for name in skills:
+        means = []
+        for seed in range(3):
+            table = given[name, seed, 0]
+            lesions = table.value[table.task == LESION].to_numpy()
+            false = np.sort(table.value[(table.task == CANDIDATE) & (table.label == 0)].to_numpy())[::-1]
+            # The threshold just above the first false positive that would be one too many.
+            beyond = [false[int(rate * 16)] if int(rate * 16) < len(false) else -np.inf for rate in (0.25, 0.5, 1, 2)]
+            means.append(np.mean([(lesions > threshold).mean() for threshold in beyond]))
+        assert rows.value[name] == pytest.approx(np.mean(means))
+    assert rows.effect["hard"] < 0
+    assert (rows.women == 16).all()
+    assert not rows.note["hard"].startswith("scored on other samples")

@@ -28,7 +28,10 @@ COMMANDS: dict[str, tuple[str, tuple[str, ...]]] = {
         "reads the exams, registers left and right, and writes the store",
         (*_EVERYWHERE, "cluster", "inspect", "page"),
     ),
-    "pretrain": ("trains one encoder on the pairs of the store", (*_EVERYWHERE, *_LEARNING, "out")),
+    "pretrain": (
+        "trains one encoder on the pairs of the store, or a recorded trial again with from=",
+        (*_EVERYWHERE, *_LEARNING, "out", "from_trial"),
+    ),
     "evaluate": ("tests an encoder on the tasks, beside the controls", (*_EVERYWHERE, *_LEARNING, "downstream", "out")),
     "detect": (
         "maps one exam and marks what may be lesions",
@@ -46,7 +49,10 @@ _EXAMPLES = {
     "detect": "encoder=runs/first/encoder data=phantom exam=phantom_00003 out=runs/found",
     "sweep": "ablation=soft_labels",
 }
-_PATHS = ("data.root", "encoder.folder", "store", "results", "out", "page", "experiments")
+_PATHS = ("data.root", "encoder.folder", "store", "results", "out", "from_trial", "page", "experiments")
+# Option -> how it is written on the command line, where Python keeps the plain word for itself.
+_WRITTEN = {"from_trial": "from"}
+_OPTIONS = {written: name for name, written in _WRITTEN.items()}
 
 
 def experiments_folder() -> Path:
@@ -73,7 +79,7 @@ def compose(command: str, words: list[str]) -> Config:
     if any(word in ("--help", "-h", "help") for word in words):
         print(help_text(command))
         raise SystemExit(0)
-    pairs = dict(_split(word) for word in words)
+    pairs = words_by_option(words)
     own = pairs.get("experiments")
     folders = [experiments_folder(), *([_own_folder(own)] if own else [])]
     groups = _groups(folders)
@@ -93,6 +99,30 @@ def compose_variant(command: str, words: list[str], variant: list[str]) -> Confi
         UserError: as compose.
     """
     return compose(command, [*words, *variant])
+
+
+def words_by_option(words: list[str]) -> dict[str, str]:
+    """Divides the words of a command line into the names of options or groups, and what is said of each.
+
+    Args:
+        words: each ``option=value`` or ``group=choice``; later ones win.
+
+    Raises:
+        UserError: a word without an equals sign.
+    """
+    return dict(_split(word) for word in words)
+
+
+def option_value(config: Config, name: str) -> Any:
+    """Returns the value of an option named with dots."""
+    owner, attribute = _owner(config, name)
+    return getattr(owner, attribute)
+
+
+def set_option(config: Config, name: str, value: Any) -> None:
+    """Changes an option named with dots, unchecked."""
+    owner, attribute = _owner(config, name)
+    setattr(owner, attribute, value)
 
 
 def to_dict(config: Config) -> dict[str, Any]:
@@ -139,7 +169,10 @@ def help_text(command: str) -> str:
             continue
         default = _default(entry)
         shown = "" if default is MISSING else f" [{'null' if default is None else json.dumps(default)}]"
-        lines += [f"  {name} ({_type_name(kind)}){shown}", f"      {entry.metadata.get('meaning', '')}"]
+        lines += [
+            f"  {_WRITTEN.get(name, name)} ({_type_name(kind)}){shown}",
+            f"      {entry.metadata.get('meaning', '')}",
+        ]
     return "\n".join(lines)
 
 
@@ -147,7 +180,8 @@ def _split(word: str) -> tuple[str, str]:
     key, equals, value = word.partition("=")
     if not equals:
         raise UserError(f"'{word}': options are written option=value; --help lists them")
-    return key.strip(), value.strip()
+    key = key.strip()
+    return _OPTIONS.get(key, key), value.strip()
 
 
 def _own_folder(folder: str) -> Path:
@@ -169,11 +203,11 @@ def _override(key: str, value: str, command: str, groups: dict[str, dict[str, Pa
     """Checks one word against the groups and options that the command knows."""
     sections = COMMANDS[command][1]
     known = {name: kind for name, _, kind in options()}
-    valid = [name for name in [*groups, *known] if name.split(".")[0] in sections]
-    root = key.split(".")[0]
+    valid = [_WRITTEN.get(name, name) for name in [*groups, *known] if name.split(".")[0] in sections]
+    root, written = key.split(".")[0], _WRITTEN.get(key, key)
     is_known = key in groups or key in known or _inside_dictionary(key, known)
     if is_known and root not in sections:
-        raise UserError(f"{key}: siamray.{command} does not use this option; {command} --help lists those it uses")
+        raise UserError(f"{written}: siamray.{command} does not use this option; {command} --help lists those it uses")
     if key in groups:
         return key, _choice(key, value, groups)
     if not is_known:
@@ -255,10 +289,9 @@ def _checked(composed: Any) -> Config:
         raise UserError(_explain(error)) from None
     _check_values(config, "")
     for name in _PATHS:
-        owner, attribute = _owner(config, name)
-        value = getattr(owner, attribute)
+        value = option_value(config, name)
         if value is not None and "://" not in value:
-            setattr(owner, attribute, str(Path(value).expanduser().resolve()))
+            set_option(config, name, str(Path(value).expanduser().resolve()))
     if config.data.fold >= config.data.folds:
         raise UserError(f"data.fold={config.data.fold}: folds are counted from 0 and data.folds={config.data.folds}")
     return config

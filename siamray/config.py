@@ -703,6 +703,11 @@ class Config:
     )
     results: str = option("results", "folder the experiments are written to")
     out: str = option("runs/pretrain", "folder that pretrain, evaluate or detect writes to")
+    from_trial: Optional[str] = option(
+        None,
+        "folder of a recorded trial (results/EXPERIMENT/trials/TRIAL) that pretrain runs again: its configuration, its "
+        "data, its evaluation, and so its numbers; written from=DIR",
+    )
     exam: Optional[str] = option(None, "exam_id, or entry_id of one view, in which detect looks for lesions")
     seed: int = option(0, "the seed all randomness of a run flows from; a sweep counts its seeds from here", low=0)
     seeds: int = option(3, "number of seeds of every variant; fewer than 3 say little", low=1)

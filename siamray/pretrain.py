@@ -1,4 +1,7 @@
-"""The command ``python -m siamray.pretrain``: one training on the pairs of a data set; leaves an encoder in out=DIR."""
+"""The command ``python -m siamray.pretrain``: one training on the pairs of a data set; leaves an encoder in out=DIR.
+
+With from=results/EXPERIMENT/trials/TRIAL it trains and evaluates a recorded trial again and compares the numbers.
+"""
 
 import json
 from collections.abc import Iterator
@@ -19,12 +22,15 @@ from siamray.files import write_json
 from siamray.pretraining import checkpoint, trainer
 from siamray.pretraining.loop import DivergedError, Report
 from siamray.provenance import git_state, versions
+from siamray.sweeps.ablation import trial_identity
+from siamray.sweeps.rerun import Recorded, recorded_trial, run_again, store_as_recorded, with_words
+from siamray.sweeps.verification import changes, counts, first_difference, outcome
 
 RUN_FILE = "run.json"
 
 
 def main(words: list[str]) -> None:
-    """Prepares where needed, trains, and exports the encoder.
+    """Prepares where needed, trains, and exports the encoder; with from=TRIAL, runs a recorded trial again.
 
     Args:
         words: the command line.
@@ -34,6 +40,9 @@ def main(words: list[str]) -> None:
     """
     config = compose("pretrain", words)
     console = Console(stderr=True)
+    if config.from_trial:
+        _repeat(recorded_trial(Path(config.from_trial)), words, config, console)
+        return
     store = prepare(config)
     folder = Path(config.out)
     identity = checkpoint.training_identity(to_dict(config), store.fingerprint)
@@ -50,6 +59,39 @@ def main(words: list[str]) -> None:
             raise UserError(
                 f"{folder}: training ended, as {error}; try a smaller pretraining.learning_rate or precision=float32"
             ) from None
+    _write_record(folder, identity, config, store)
+    trainer.finish(folder)
+    print(f"encoder: {folder / 'encoder'}")
+    print(f"test it: python -m siamray.evaluate encoder={folder / 'encoder'} {' '.join(_data_words(words))}".rstrip())
+
+
+def _repeat(recorded: Recorded, words: list[str], said: Config, console: Console) -> None:
+    """Trains and evaluates a recorded trial again, and says whether the numbers are the recorded ones."""
+    config = with_words(recorded, words, said)
+    store = store_as_recorded(recorded, config)
+    for change in changes(recorded, config):
+        console.print(f"mind: {change}", soft_wrap=True, markup=False, highlight=False)
+    folder = Path(config.out)
+    identity = trial_identity(config, store.fingerprint)
+    if not _is_done(folder, identity):
+        with _progress(config.pretraining.epochs, console) as report:
+            found = run_again(recorded, config, store, folder, report)
+        _write_record(folder, identity, config, store, found)
+        trainer.finish(folder)
+    stored = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
+    was, now = outcome(recorded.folder, recorded.record), outcome(folder, stored)
+    difference = first_difference(was, now)
+    if difference is None:
+        print(f"the same numbers as {recorded.folder.name}: {counts(was)}")
+    else:
+        print(f"other numbers than {recorded.folder.name}, first: {difference}")
+    print(f"encoder, predictions and metrics: {folder}")
+
+
+def _write_record(
+    folder: Path, identity: dict[str, Any], config: Config, store: Store, found: dict[str, Any] | None = None
+) -> None:
+    """Writes run.json; what a run found beside the encoder goes into it too."""
     write_json(
         folder / RUN_FILE,
         {
@@ -58,11 +100,9 @@ def main(words: list[str]) -> None:
             "data_fingerprint": store.fingerprint,
             "git": git_state(),
             "versions": versions(),
+            **(found or {}),
         },
     )
-    trainer.finish(folder)
-    print(f"encoder: {folder / 'encoder'}")
-    print(f"test it: python -m siamray.evaluate encoder={folder / 'encoder'} {' '.join(_data_words(words))}".rstrip())
 
 
 def _train_on_ray(config: Config, store: Store, folder: Path) -> None:

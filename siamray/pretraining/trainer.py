@@ -14,6 +14,7 @@ from siamray.errors import UserError
 from siamray.files import write_json
 from siamray.pretraining import checkpoint, loop
 from siamray.pretraining.loop import DivergedError, Report
+from siamray.pretraining.threads import threads
 from siamray.pretraining.worker import Worker
 
 # Ray Train keeps its state of a run there while it runs.
@@ -42,12 +43,8 @@ def pretrain(config: Config, store: Store, folder: Path, report: Report | None =
         DivergedError: a loss that is not a number.
     """
     if config.cluster.workers == 0:
-        previous = torch.get_num_threads()
-        torch.set_num_threads(config.cluster.cpus)
-        try:
+        with threads(config.cluster.cpus):
             loop.train(config, store, folder, Worker(device=_device()), report or (lambda _: None))
-        finally:
-            torch.set_num_threads(previous)
     else:
         _train_on_workers(config, store, folder)
     return folder / "encoder"
@@ -121,14 +118,14 @@ def _work(settings: dict[str, Any]) -> None:
     from ray.train.torch import get_device
 
     config = from_dict(settings["config"])
-    torch.set_num_threads(config.cluster.cpus)
     context = ray_train.get_context()
     worker = Worker(context.get_world_rank(), context.get_world_size(), get_device())
     folder = Path(settings["folder"])
     # An attempt that ended by its own options or numbers ends so again: Ray's retries are for lost machines.
     _raise_verdict(folder / _VERDICT_FILE)
     try:
-        loop.train(config, Store.open(settings["store"]), folder, worker, lambda record: ray_train.report(record))
+        with threads(config.cluster.cpus):
+            loop.train(config, Store.open(settings["store"]), folder, worker, lambda record: ray_train.report(record))
     except (UserError, DivergedError) as error:
         write_json(folder / _VERDICT_FILE, {"kind": type(error).__name__, "message": str(error)})
         raise

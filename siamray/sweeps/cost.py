@@ -12,6 +12,7 @@ from siamray.pretraining import encoder
 from siamray.pretraining.arithmetic import Arithmetic
 from siamray.pretraining.loop import training_pairs
 from siamray.pretraining.siamese import draws_masses
+from siamray.pretraining.threads import threads
 from siamray.sweeps.ablation import Trial
 
 _BATCH = 64
@@ -62,11 +63,9 @@ def _encoded(method: PretrainingConfig) -> float:
 
 def seconds_per_image(config: Config) -> float:
     """Times forward and backward of one patch through the encoder, on the processors a trial gets."""
-    previous = torch.get_num_threads()
-    torch.set_num_threads(config.cluster.cpus)
-    try:
-        side = patch_side(config)
-        arithmetic = Arithmetic.named(config.pretraining.precision)
+    side = patch_side(config)
+    arithmetic = Arithmetic.named(config.pretraining.precision)
+    with threads(config.cluster.cpus):
         model = arithmetic.arrange(encoder.build(config.encoder, 0, side))
         patches = arithmetic.arrange(torch.zeros(_BATCH, 1, side, side))
         fastest = float("inf")
@@ -77,5 +76,3 @@ def seconds_per_image(config: Config) -> float:
             embedding.float().square().mean().backward()
             fastest = min(fastest, time.perf_counter() - start)
         return fastest / _BATCH
-    finally:
-        torch.set_num_threads(previous)

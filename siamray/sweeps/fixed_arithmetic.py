@@ -4,13 +4,12 @@ import dataclasses
 import json
 from pathlib import Path
 
-import torch
-
 from siamray.config import Config
 from siamray.data.pairs import patch_side
 from siamray.files import write_json
 from siamray.pretraining import encoder
 from siamray.pretraining.arithmetic import choose
+from siamray.pretraining.threads import threads
 
 ARITHMETIC_FILE = "arithmetic.json"
 
@@ -41,10 +40,6 @@ def _fastest(config: Config) -> str:
     """The arithmetic that trains this encoder fastest on the processors of one trial."""
     if config.cluster.gpus:
         return "bfloat16_channels_last"
-    previous = torch.get_num_threads()
-    torch.set_num_threads(config.cluster.cpus)
-    try:
+    with threads(config.cluster.cpus):
         model = encoder.build(config.encoder, 0, patch_side(config))
         return choose("auto", model, patch_side(config), 2 * config.pretraining.batch_pairs).name
-    finally:
-        torch.set_num_threads(previous)

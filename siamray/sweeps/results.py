@@ -54,6 +54,7 @@ __all__ = [
     "collect",
     "finished_trials",
     "load",
+    "metric_numbers",
     "read_experiment",
     "read_trial",
     "trials_table",
@@ -175,11 +176,20 @@ def read_trial(folder: Path) -> dict[str, Any]:
         check_parquet(folder / f"{name}.parquet")
     filled = {**TRIAL_KEYS, **record}
     try:
-        filled["metrics"] = {name: _metric(value) for name, value in (filled["metrics"] or {}).items()}
+        filled["metrics"] = metric_numbers(filled["metrics"] or {})
         filled["cost"] = {name: _number(value) for name, value in (filled["cost"] or {}).items()}
     except (TypeError, ValueError, AttributeError) as error:
         raise Unreadable(f"{TRIAL_FILE}: metrics or cost are not numbers ({error})") from error
     return filled
+
+
+def metric_numbers(metrics: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    """Gives every metric of a record the same form, ``{"value", "low", "high"}``; NaN for null and what is lacking.
+
+    Raises:
+        TypeError, ValueError: one is neither a number nor a dictionary of numbers.
+    """
+    return {name: _metric(value) for name, value in metrics.items()}
 
 
 def finished_trials(experiment: Path) -> dict[str, dict[str, Any]]:

@@ -10,12 +10,14 @@ from typing import Any
 import pandas as pd
 
 from siamray.compose import to_dict
+from siamray.config import Config
 from siamray.data.store import Store
 from siamray.downstream.evaluation import Evaluation, check_tasks, evaluate
 from siamray.errors import UserError
 from siamray.files import write_parquet
 from siamray.pretraining import encoder, trainer
 from siamray.pretraining.loop import DivergedError
+from siamray.pretraining.threads import threads
 from siamray.provenance import git_state, versions
 from siamray.sweeps import results
 from siamray.sweeps.ablation import Trial
@@ -36,13 +38,33 @@ def run_trial(trial: Trial, store: Store, folder: Path, report: Report | None = 
         What trial.json holds. A run that diverges, or that its options make impossible, is a failed trial with its
         reason: another attempt would end alike. Whatever else is raised is worth another attempt.
     """
+    record = {**describe(trial, store.fingerprint), **train_and_evaluate(trial.config, store, folder, report)}
+    results.write_trial(folder, record)
+    trainer.finish(folder)
+    return record
+
+
+def train_and_evaluate(config: Config, store: Store, folder: Path, report: Report | None = None) -> dict[str, Any]:
+    """Does the work of a trial on the threads of its configuration, and writes its tables and pictures.
+
+    Args:
+        config: of the trial.
+        store: the prepared exams of its configuration.
+        folder: to write to; the checkpoint stays, the caller removes it when it needs it no more.
+        report: told one record per epoch.
+
+    Returns:
+        What trial.json holds of the outcome: state, reason, metrics, notes, cost, started, ended.
+    """
     started, clock = datetime.now(UTC), time.perf_counter()
     earlier = _seconds_trained(folder)
     try:
-        check_tasks(store, trial.config)
-        trained = trainer.pretrain(trial.config, store, folder, report)
+        check_tasks(store, config)
+        trained = trainer.pretrain(config, store, folder, report)
         middle = time.perf_counter()
-        evaluation = evaluate(encoder.load(trained), store, trial.config, folder / "examples")
+        # A trial that waits for its Train workers holds no processors of its own.
+        with threads(1 if config.cluster.workers else config.cluster.cpus):
+            evaluation = evaluate(encoder.load(trained), store, config, folder / "examples")
     except (DivergedError, UserError) as error:
         outcome: dict[str, Any] = {"state": "failed", "reason": " ".join(str(error).split())}
         evaluation, middle = Evaluation(pd.DataFrame(), {}), time.perf_counter()
@@ -50,18 +72,14 @@ def run_trial(trial: Trial, store: Store, folder: Path, report: Report | None = 
         outcome = {"state": "finished", "reason": ""}
         write_parquet(folder / "predictions.parquet", evaluation.predictions)
     end = time.perf_counter()
-    record = {
-        **describe(trial, store.fingerprint),
+    return {
         **outcome,
         "metrics": evaluation.metrics,
         "notes": evaluation.notes,
-        "cost": _cost(trial, earlier + end - clock, earlier + middle - clock, end - middle),
+        "cost": _cost(config, earlier + end - clock, earlier + middle - clock, end - middle),
         "started": started.isoformat(timespec="seconds"),
         "ended": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    results.write_trial(folder, record)
-    trainer.finish(folder)
-    return record
 
 
 def describe(trial: Trial, data_fingerprint: str) -> dict[str, Any]:
@@ -95,9 +113,9 @@ def _seconds_trained(folder: Path) -> float:
     return float(epochs.loc[epochs.network == "A", "seconds"].sum())
 
 
-def _cost(trial: Trial, wall: float, pretrain: float, evaluate_seconds: float) -> dict[str, float]:
+def _cost(config: Config, wall: float, pretrain: float, evaluate_seconds: float) -> dict[str, float]:
     """Seconds of the trial; those of processors and GPUs are the ones it reserved, which is what a cluster bills."""
-    asked = trial.config.cluster
+    asked = config.cluster
     trainers = max(1, asked.workers)
     return {
         "wall_s": wall,

@@ -1,0 +1,168 @@
+"""A trial and its repetition go in; whether their numbers are the same comes out, and where they first differ."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from siamray.config import Config
+from siamray.provenance import git_state, versions
+from siamray.sweeps import results
+from siamray.sweeps.contract import DISTANCE_COLUMNS, EPOCH_COLUMNS, PREDICTION_COLUMNS
+from siamray.sweeps.reading import read_parquet
+from siamray.sweeps.rerun import Recorded
+
+# The tables of a trial in the order in which one follows from the other, their columns, and what names a row.
+_TABLES = {
+    "epochs": (EPOCH_COLUMNS, ("epoch", "network")),
+    "distances": (DISTANCE_COLUMNS, ("epoch", "network")),
+    "predictions": (PREDICTION_COLUMNS, ("task", "score", "split", "draw", "sample_id")),
+}
+# A machine is never twice as fast to the last digit.
+_TIMES = {"seconds"}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The numbers of a trial that a repetition must give again: all but times.
+
+    Attributes:
+        state: finished or failed, with the reason.
+        metrics: name -> {value, low, high}.
+        tables: epochs, distances and predictions.
+    """
+
+    state: str
+    metrics: dict[str, dict[str, float]]
+    tables: dict[str, pd.DataFrame]
+
+
+def outcome(folder: Path, record: Mapping[str, Any]) -> Outcome:
+    """Reads the numbers of a trial, or of its repetition.
+
+    Args:
+        folder: that holds its tables.
+        record: state, reason and metrics.
+
+    Raises:
+        UserError: a table is damaged.
+    """
+    state = record["state"] if record["state"] == "finished" else f"{record['state']} ({record['reason']})"
+    # A failed attempt leaves the tables of the epochs it got to, as does the one that it repeats.
+    tables = {name: read_parquet(folder / f"{name}.parquet", columns) for name, (columns, _) in _TABLES.items()}
+    return Outcome(state, results.metric_numbers(record["metrics"]), tables)
+
+
+def first_difference(recorded: Outcome, again: Outcome) -> str | None:
+    """Finds the first number of a repetition that is not the recorded one, in the order in which they arise.
+
+    Returns:
+        Where, and both values, in one line; None where all are the same to the last digit.
+    """
+    if recorded.state != again.state:
+        return f"the trial was {recorded.state}, is {again.state}"
+    for name, (_, keys) in _TABLES.items():
+        found = _in_table(recorded.tables[name], again.tables[name], keys)
+        if found:
+            return f"{name}.parquet, {found}"
+    for name in [*recorded.metrics, *(name for name in again.metrics if name not in recorded.metrics)]:
+        for end in ("value", "low", "high"):
+            was, now = (numbers.get(name, {}).get(end) for numbers in (recorded.metrics, again.metrics))
+            if not _same(was, now):
+                return f"metric {name}, {end}: was {was}, is {now}"
+    return None
+
+
+def greatest_metric_difference(recorded: Outcome, again: Outcome) -> tuple[str, float]:
+    """Returns the metric whose value moved most, and by how much; ("", 0.0) where none moved."""
+    moved = {
+        name: abs(again.metrics[name]["value"] - numbers["value"])
+        for name, numbers in recorded.metrics.items()
+        if name in again.metrics
+    }
+    known = {name: by for name, by in moved.items() if by > 0}
+    return max(known.items(), key=lambda item: item[1]) if known else ("", 0.0)
+
+
+def counts(found: Outcome) -> str:
+    """Says how many numbers were held against one another."""
+    epochs = found.tables["epochs"]["epoch"].max()
+    trained = 0 if pd.isna(epochs) else int(epochs)
+    return f"{trained} epochs, {len(found.tables['predictions']):,} predictions, {len(found.metrics)} metrics"
+
+
+def changes(trial: Recorded, config: Config) -> list[str]:
+    """Lists what differs here from where a trial was recorded, each in one line: its numbers may then differ too.
+
+    Args:
+        trial: as it was recorded.
+        config: that it runs with again.
+    """
+    record, found = trial.record, []
+    for name in ("cpus", "gpus"):
+        asked, had = getattr(config.cluster, name), getattr(trial.config.cluster, name)
+        if asked != had:
+            found.append(f"runs with cluster.{name}={asked:g}, recorded with {had:g}: the last digits will differ")
+    was, now = record["versions"] or {}, versions()
+    moved = [f"{name} {was[name]} (now {now.get(name)})" for name in was if now.get(name) != was[name]]
+    if moved:
+        found.append(f"recorded with {', '.join(moved)}")
+    recorded, here = record["git"] or {}, git_state()
+    if recorded.get("commit") != here.get("commit"):
+        found.append(f"recorded at commit {_short(recorded)}, this is {_short(here)}")
+    if recorded.get("dirty"):
+        found.append("recorded with uncommitted changes")
+    if here.get("dirty"):
+        found.append("siamray has uncommitted changes here")
+    return found
+
+
+def _short(git: Mapping[str, Any]) -> str:
+    return str(git.get("commit") or "unknown")[:12]
+
+
+def _in_table(was: pd.DataFrame, now: pd.DataFrame, keys: tuple[str, ...]) -> str:
+    """Says where two tables first differ, column by column; "" where they do not."""
+    if list(was.columns) != list(now.columns):
+        other = sorted(set(was.columns) ^ set(now.columns))
+        return f"columns differ: {', '.join(other) or 'their order'}"
+    if len(was) != len(now):
+        return f"there were {len(was):,} rows, there are {len(now):,}"
+    # By rows: what happened first stands first.
+    firsts = {}
+    for column in was.columns:
+        if column not in _TIMES:
+            row = _first_row(was[column], now[column])
+            if row is not None:
+                firsts[column] = row
+    if not firsts:
+        return ""
+    column = min(firsts, key=lambda name: firsts[name])
+    row = firsts[column]
+    place = ", ".join(f"{key} {was[key].iloc[row]}" for key in keys if not _missing(was[key].iloc[row]))
+    return f"{place}: {column} was {was[column].iloc[row]}, is {now[column].iloc[row]}"
+
+
+def _first_row(was: pd.Series, now: pd.Series) -> int | None:
+    if pd.api.types.is_numeric_dtype(was) and pd.api.types.is_numeric_dtype(now):
+        different = ((was != now) & ~(was.isna() & now.isna())).to_numpy()
+        return int(different.argmax()) if different.any() else None
+    pairs = enumerate(zip(was, now, strict=True))
+    return next((row for row, (one, other) in pairs if not _same(one, other)), None)
+
+
+def _same(one: Any, other: Any) -> bool:
+    if _missing(one) or _missing(other):
+        return _missing(one) and _missing(other)
+    if hasattr(one, "tolist") or hasattr(other, "tolist"):
+        one, other = (value.tolist() if hasattr(value, "tolist") else value for value in (one, other))
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(_same(left, right) for left, right in zip(one, other, strict=True))
+    return bool(one == other)
+
+
+def _missing(value: Any) -> bool:
+    return value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value))

@@ -38,8 +38,23 @@ COMMANDS: dict[str, tuple[str, tuple[str, ...]]] = {
         (*_EVERYWHERE, "pairs", "encoder", "downstream", "seed", "exam", "out"),
     ),
     "sweep": (
-        "runs an ablation or a search: trials, comparison, report",
+        "runs an ablation or a search: trials, comparison, report; sweep status, sweep export and sweep verify look "
+        "at one that runs or has ended (python -m siamray.sweep status --help)",
         (*_EVERYWHERE, *_LEARNING, "downstream", "ablation", "search", "results", "seeds", "dry_run"),
+    ),
+    "sweep status": (
+        "tells how far results=DIR/EXPERIMENT is: trials, failures, driver, cost, what is left; writes nothing",
+        ("results",),
+    ),
+    "sweep export": (
+        "writes results=DIR/EXPERIMENT as a table of its trials and one of its comparison (out=FILE.parquet or "
+        "FILE.csv); also while it runs",
+        ("results", "out"),
+    ),
+    "sweep verify": (
+        "runs a finished trial of results=DIR/EXPERIMENT again, aside, and says whether metrics, predictions and "
+        "epochs are the same; exit code 1 where they differ",
+        ("results", "trial", "seed", "data", "preparation", "store", "pairs", "cluster"),
     ),
 }
 _EXAMPLES = {
@@ -48,6 +63,9 @@ _EXAMPLES = {
     "evaluate": "encoder=runs/first/encoder data=phantom",
     "detect": "encoder=runs/first/encoder data=phantom exam=phantom_00003 out=runs/found",
     "sweep": "ablation=soft_labels",
+    "sweep status": "results=results/soft_labels",
+    "sweep export": "results=results/soft_labels out=trials.csv",
+    "sweep verify": "results=results/soft_labels",
 }
 _PATHS = ("data.root", "encoder.folder", "store", "results", "out", "from_trial", "page", "experiments")
 # Option -> how it is written on the command line, where Python keeps the plain word for itself.
@@ -157,13 +175,15 @@ def options(kind: type = Config, prefix: str = "") -> Iterator[tuple[str, datacl
 def help_text(command: str) -> str:
     """Writes the help of a command: usage, groups with their choices, options with meaning and default."""
     purpose, sections = COMMANDS[command]
-    lines = [f"python -m siamray.{command} [group=choice ...] [option=value ...]", "", f"{command}: {purpose}.", ""]
-    lines += ["Example:", f"    python -m siamray.{command} {_EXAMPLES[command]}", "", "Groups:"]
-    for group, choices in _groups([experiments_folder()]).items():
-        if group in sections:
-            lines.append(f"  {group}=")
-            lines += [f"      {choice:<22} {_headline(path)}" for choice, path in choices.items()]
-    lines += ["", "Options:"]
+    groups = {group: found for group, found in _groups([experiments_folder()]).items() if group in sections}
+    words = " [group=choice ...]" if groups else ""
+    lines = [f"python -m siamray.{command}{words} [option=value ...]", "", f"{command}: {purpose}.", ""]
+    lines += ["Example:", f"    python -m siamray.{command} {_EXAMPLES[command]}", ""]
+    lines += ["Groups:"] if groups else []
+    for group, choices in groups.items():
+        lines.append(f"  {group}=")
+        lines += [f"      {choice:<22} {_headline(path)}" for choice, path in choices.items()]
+    lines += ["", "Options:"] if groups else ["Options:"]
     for name, entry, kind in options():
         if name.split(".")[0] not in sections:
             continue

@@ -701,12 +701,17 @@ class Config:
     store: Optional[str] = option(
         None, "folder of the prepared exams; null = a folder in the user's cache per data and preparation"
     )
-    results: str = option("results", "folder the experiments are written to")
+    results: str = option(
+        "results", "folder the experiments are written to; of sweep status, export and verify: DIR/EXPERIMENT"
+    )
     out: str = option("runs/pretrain", "folder that pretrain, evaluate or detect writes to")
     from_trial: Optional[str] = option(
         None,
         "folder of a recorded trial (results/EXPERIMENT/trials/TRIAL) that pretrain runs again: its configuration, its "
         "data, its evaluation, and so its numbers; written from=DIR",
+    )
+    trial: Optional[str] = option(
+        None, "trial that sweep verify runs again, by its folder's name; null = a finished one, drawn with seed="
     )
     exam: Optional[str] = option(None, "exam_id, or entry_id of one view, in which detect looks for lesions")
     seed: int = option(0, "the seed all randomness of a run flows from; a sweep counts its seeds from here", low=0)

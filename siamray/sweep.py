@@ -20,12 +20,14 @@ from siamray.downstream.metrics import parse_metric
 from siamray.errors import UserError, run_command
 from siamray.files import write_parquet
 from siamray.provenance import git_state, versions
-from siamray.sweeps import results, tables
+from siamray.sweeps import results, status, tables, verification
 from siamray.sweeps.ablation import Trial, design, shared_words
 from siamray.sweeps.comparison import HEAD_SCORE, compare
 from siamray.sweeps.cost import estimate
+from siamray.sweeps.driver import sole_driver
+from siamray.sweeps.export import write_tables
 from siamray.sweeps.fixed_arithmetic import fix_arithmetic
-from siamray.sweeps.runner import run_trials, sole_driver, unfinished
+from siamray.sweeps.runner import run_trials, unfinished
 from siamray.sweeps.search import check_parameters, run_search
 
 # Compared beside the primary metric, each a family of its own: what the encoder's features are worth to another
@@ -48,6 +50,9 @@ def main(words: list[str]) -> None:
     Raises:
         UserError: whatever the user can mend.
     """
+    if words and words[0] in SUBCOMMANDS:
+        SUBCOMMANDS[words[0]](words[1:])
+        return
     config = compose("sweep", words)
     if config.ablation is not None and config.ablation.base:
         config = compose("sweep", [*config.ablation.base, *words])
@@ -131,6 +136,7 @@ def run_searching(config: Config, words: list[str], console: Console) -> None:
                 "question": search.question,
                 "metric": search.metric,
                 "variants": {"searched": list(search.parameters)},
+                "planned": search.trials,
                 "seeds": [config.seed],
                 "folds": [config.data.fold],
             },
@@ -140,6 +146,23 @@ def run_searching(config: Config, words: list[str], console: Console) -> None:
         report = write_report(experiment)
     _print_found(found, search.metric)
     print(f"report: {report}")
+
+
+def export(words: list[str]) -> None:
+    """Writes the results of ``results=DIR/EXPERIMENT`` as tables.
+
+    Args:
+        words: the command line after ``export``.
+
+    Raises:
+        UserError: no such experiment, or the file cannot be written.
+    """
+    config = compose("sweep export", words)
+    for path in write_tables(Path(config.results), Path(config.out)):
+        print(path)
+
+
+SUBCOMMANDS = {"status": status.main, "export": export, "verify": verification.main}
 
 
 def compare_trials(config: Config, trials: list[Trial], experiment: Path) -> pd.DataFrame:

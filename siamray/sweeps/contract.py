@@ -43,6 +43,7 @@ EXPERIMENT_KEYS: dict[str, Any] = {
     "data": {},  # source, store_fingerprint, women: {training, validation, test: number of women}
     "versions": {},  # package -> version
     "git": {},  # commit, dirty
+    "planned": None,  # of a search: the number of trials that shall finish
     "trials": None,  # the trial ids that belong to it: folders of other ids are not read; None = all folders belong
 }
 """Keys of experiment.json and what stands for a missing one; ``schema`` is added on writing."""

@@ -381,7 +381,7 @@ def load(path: Path) -> Results:
     if (path / TRIALS_FOLDER).is_dir():
         trials = trials_table(path, experiment)
     else:
-        trials = read_parquet(path / TRIALS_FILE, TRIAL_COLUMNS)
+        trials = read_parquet(path / TRIALS_FILE, [*TRIAL_COLUMNS, *COST_COLUMNS])
     comparison = read_parquet(path / COMPARISON_FILE, list(COMPARISON_COLUMNS))
     wanted = experiment["trials"]
     unfinished = [

@@ -1,7 +1,5 @@
 """A list of trials goes in; each is run once under Ray Tune, and its folder of results comes out."""
 
-import fcntl
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -16,35 +14,11 @@ from siamray.cluster import connected
 from siamray.compose import from_dict
 from siamray.config import ClusterConfig
 from siamray.data.store import Store
-from siamray.errors import UserError
-from siamray.files import Location, writing_to
+from siamray.files import Location
 from siamray.pretraining.trainer import WAITING_CPUS, check_placement
 from siamray.sweeps import results
 from siamray.sweeps.ablation import Trial
 from siamray.sweeps.trial import describe, run_trial, trial_to_dict
-
-
-@contextmanager
-def sole_driver(experiment: Path) -> Iterator[None]:
-    """Holds an experiment for one driver; a killed one lets go of it.
-
-    Raises:
-        UserError: if another sweep of the same experiment runs.
-    """
-    with writing_to(experiment):
-        experiment.mkdir(parents=True, exist_ok=True)
-        handle = os.open(experiment / ".lock", os.O_CREAT | os.O_RDWR, 0o644)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(handle)
-        raise UserError(
-            f"{experiment}: another sweep runs this experiment; wait for it, or name another results=DIR"
-        ) from None
-    try:
-        yield
-    finally:
-        os.close(handle)
 
 
 def concurrency(cluster: ClusterConfig, resources: dict[str, float]) -> int:

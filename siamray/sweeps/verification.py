@@ -1,6 +1,12 @@
-"""A trial and its repetition go in; whether their numbers are the same comes out, and where they first differ."""
+"""A trial and its repetition go in; whether their numbers are the same comes out, and where they first differ.
+
+python -m siamray.sweep verify results=DIR/EXPERIMENT
+"""
 
 import math
+import random
+import shutil
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,13 +14,16 @@ from typing import Any
 
 import pandas as pd
 
+from siamray.compose import compose, words_by_option
 from siamray.config import Config
+from siamray.errors import UserError, nearest
 from siamray.provenance import git_state, versions
 from siamray.sweeps import results
 from siamray.sweeps.contract import DISTANCE_COLUMNS, EPOCH_COLUMNS, PREDICTION_COLUMNS
 from siamray.sweeps.reading import read_parquet
-from siamray.sweeps.rerun import Recorded
+from siamray.sweeps.rerun import Recorded, recorded_trial, run_again, store_as_recorded, with_words
 
+EXIT_DIFFERENT = 1
 # The tables of a trial in the order in which one follows from the other, their columns, and what names a row.
 _TABLES = {
     "epochs": (EPOCH_COLUMNS, ("epoch", "network")),
@@ -118,6 +127,63 @@ def changes(trial: Recorded, config: Config) -> list[str]:
     if here.get("dirty"):
         found.append("siamray has uncommitted changes here")
     return found
+
+
+def main(words: list[str]) -> None:
+    """Runs a finished trial of ``results=DIR/EXPERIMENT`` again, aside, and says whether the numbers are the same.
+
+    Args:
+        words: the command line after ``verify``.
+
+    Raises:
+        UserError: no such experiment or trial, other data, or a word that contradicts what was recorded.
+        SystemExit: with code 1, the numbers differ; what the repetition wrote is kept then.
+    """
+    said = compose("sweep verify", words)
+    experiment = Path(said.results)
+    trial = recorded_trial(_chosen(results.load(experiment), said))
+    own = [word for word in words if next(iter(words_by_option([word]))) not in ("results", "trial", "seed")]
+    config = with_words(trial, own, said)
+    store = store_as_recorded(trial, config)
+    print(f"running again: {trial.folder.name} ({_seconds_of(trial.record)} when recorded)", flush=True)
+    for change in changes(trial, config):
+        print(f"mind: {change}", flush=True)
+    # The workers of a cluster reach the experiment's folder, and perhaps no temporary one of this machine.
+    folder = Path(tempfile.mkdtemp(prefix=".verify-", dir=experiment if config.cluster.address else None))
+    same = False
+    try:
+        again = outcome(folder, run_again(trial, config, store, folder))
+        was = outcome(trial.folder, trial.record)
+        difference = first_difference(was, again)
+        same = difference is None
+    finally:
+        if same:
+            shutil.rmtree(folder, ignore_errors=True)
+    if same:
+        print(f"same: {counts(was)}")
+        return
+    metric, by = greatest_metric_difference(was, again)
+    print(f"different, first: {difference}")
+    print(f"metrics differ by at most {by:.3g} ({metric})" if metric else "the metrics' values are the same")
+    print(f"the repetition: {folder}")
+    raise SystemExit(EXIT_DIFFERENT)
+
+
+def _chosen(loaded: results.Results, said: Config) -> Path:
+    """The folder of the trial that the user named, or of one drawn from the finished ones."""
+    finished: list[str] = sorted(loaded.trials.loc[loaded.trials["state"] == "finished", "trial_id"])
+    if not finished:
+        raise UserError(f"results={loaded.path}: no trial has finished yet; run its sweep first")
+    if said.trial is None:
+        return loaded.path / results.TRIALS_FOLDER / random.Random(said.seed).choice(finished)
+    if said.trial not in finished:
+        raise UserError(f"trial={said.trial}: no finished trial of {loaded.path}{nearest(said.trial, finished)}")
+    return loaded.path / results.TRIALS_FOLDER / said.trial
+
+
+def _seconds_of(record: Mapping[str, Any]) -> str:
+    seconds = record["cost"].get("wall_s", math.nan)
+    return "unknown time" if math.isnan(seconds) else f"{seconds:.0f} s"
 
 
 def _short(git: Mapping[str, Any]) -> str:

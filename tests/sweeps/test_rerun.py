@@ -2,14 +2,22 @@
 
 import json
 import shutil
+import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from siamray.config import Config
+from siamray.data.store import Store
 from siamray.errors import UserError
 from siamray.pretrain import main as siamray_pretrain
 from siamray.pretraining.threads import threads
+from siamray.provenance import versions
+from siamray.sweep import main as siamray_sweep
+from siamray.sweeps import verification
+from siamray.sweeps.rerun import Recorded
 from tests.sweeps import recorded
 
 
@@ -34,16 +42,44 @@ def test_a_trial_run_again_gives_the_same_numbers_whatever_the_threads_of_its_dr
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()} == written
 
 
-def test_other_numbers_are_told_with_the_first_that_differs(
-    trial: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_verify_ends_with_code_1_and_the_first_difference_where_the_numbers_are_others(
+    trial: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    changed = tmp_path / trial.name
-    shutil.copytree(trial, changed)
-    record = json.loads((changed / "trial.json").read_text())
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    copy = tmp_path / "copy"
+    shutil.copytree(trial.parents[1], copy)
+    path = copy / "trials" / trial.name / "trial.json"
+    record = json.loads(path.read_text())
     record["metrics"]["patches_linear_auc"]["high"] = 0.123
-    (changed / "trial.json").write_text(json.dumps(record))
-    siamray_pretrain([f"from={changed}", f"out={tmp_path / 'again'}", "pairs.cache_mb=8"])
-    assert "first: metric patches_linear_auc, high: was 0.123, is " in capsys.readouterr().out
+    path.write_text(json.dumps(record | {"versions": {**record["versions"], "torch": "1.0"}}))
+    with pytest.raises(SystemExit) as ended:
+        siamray_sweep(["verify", f"results={copy}", "pairs.cache_mb=8"])
+    assert ended.value.code == 1
+    printed = capsys.readouterr().out
+    assert "different, first: metric patches_linear_auc, high: was 0.123, is " in printed
+    assert f"mind: recorded with torch 1.0 (now {versions()['torch']})" in printed
+    (kept,) = tmp_path.glob(".verify-*")
+    assert (kept / "predictions.parquet").is_file()
+
+
+def test_verify_draws_a_finished_trial_and_leaves_nothing_where_the_numbers_are_the_same(
+    trial: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def copied(recorded: Recorded, config: Config, store: Store, folder: Path) -> dict[str, Any]:
+        shutil.copytree(recorded.folder, folder, dirs_exist_ok=True)
+        return recorded.record
+
+    monkeypatch.setattr(verification, "run_again", copied)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    siamray_sweep(["verify", f"results={trial.parents[1]}", "seed=3"])
+    printed = capsys.readouterr().out
+    assert f"running again: {trial.name}" in printed
+    assert "same: 1 epochs, " in printed
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(UserError, match=f"no finished trial of .*did you mean '{trial.name}'"):
+        siamray_sweep(["verify", f"results={trial.parents[1]}", f"trial={trial.name[:-2]}"])
+    with pytest.raises(UserError, match="was recorded with 32; leave it out"):
+        siamray_sweep(["verify", f"results={trial.parents[1]}", "pairs.patch_pixels=64"])
 
 
 @pytest.mark.parametrize(

@@ -1,14 +1,10 @@
-"""Trials are placed so that none waits for ever, and one driver at a time holds an experiment."""
-
-import subprocess
-import sys
-from pathlib import Path
+"""Trials are placed so that none waits for ever."""
 
 import pytest
 
 from siamray.config import ClusterConfig
 from siamray.errors import UserError
-from siamray.sweeps.runner import concurrency, sole_driver, trial_resources
+from siamray.sweeps.runner import concurrency, trial_resources
 
 
 @pytest.mark.parametrize(
@@ -35,23 +31,3 @@ def test_eight_workers_on_two_cores_are_refused() -> None:
 def test_a_driver_that_waits_for_workers_leaves_them_the_processors() -> None:
     assert trial_resources(ClusterConfig(workers=2))["CPU"] < 0.1
     assert trial_resources(ClusterConfig(cpus=2, gpus=0.5)) == {"CPU": 2.0, "GPU": 0.5}
-
-
-def test_a_second_driver_of_an_experiment_is_refused_until_the_first_ends(tmp_path: Path) -> None:
-    with sole_driver(tmp_path / "x"):
-        with pytest.raises(UserError, match="another sweep runs this experiment"), sole_driver(tmp_path / "x"):
-            pass
-        with sole_driver(tmp_path / "y"):
-            pass
-    with sole_driver(tmp_path / "x"):
-        assert (tmp_path / "x").is_dir()
-
-
-def test_a_killed_driver_lets_go_of_its_experiment(tmp_path: Path) -> None:
-    code = (
-        "import os, signal, pathlib; from siamray.sweeps.runner import sole_driver\n"
-        f"with sole_driver(pathlib.Path({str(tmp_path)!r})): os.kill(os.getpid(), signal.SIGKILL)"
-    )
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -9
-    with sole_driver(tmp_path):
-        assert (tmp_path / ".lock").exists()

@@ -2,8 +2,9 @@
 
 <results>/<experiment>/
     experiment.json       what was asked: see EXPERIMENT_KEYS
-    trials.parquet        one row per trial: see TRIAL_COLUMNS
+    trials.parquet        one row per trial: see TRIAL_COLUMNS; its metadata say what each row was read from
     comparison.parquet    one row per variant and metric: see COMPARISON_COLUMNS
+    .lock                 held by the driver that runs, names its process
     report.html           written by dashboards.report
     trials/<trial_id>/
         epochs.parquet        one row per epoch and network: see EPOCH_COLUMNS

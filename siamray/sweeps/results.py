@@ -5,6 +5,7 @@ The dashboards import this module and nothing else of siamray, so it imports no 
 """
 
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,6 +38,7 @@ from siamray.sweeps.contract import (
     TRIALS_FILE,
     TRIALS_FOLDER,
 )
+from siamray.sweeps.known_rows import TABLES, FileStates, file_states, read_known, with_states
 from siamray.sweeps.reading import Unreadable, check_parquet, read_json, read_parquet
 
 __all__ = [
@@ -52,6 +54,7 @@ __all__ = [
     "Results",
     "Unreadable",
     "collect",
+    "finished_trial",
     "finished_trials",
     "load",
     "metric_numbers",
@@ -172,7 +175,7 @@ def read_trial(folder: Path) -> dict[str, Any]:
         raise Unreadable(f"written by a newer siamray (schema {record['schema']}, this one reads up to {SCHEMA})")
     if reason := _what_is_wrong(record, folder.name):
         raise Unreadable(reason)
-    for name in ("epochs", "distances", "predictions"):
+    for name in TABLES:
         check_parquet(folder / f"{name}.parquet")
     filled = {**TRIAL_KEYS, **record}
     try:
@@ -201,19 +204,25 @@ def finished_trials(experiment: Path) -> dict[str, dict[str, Any]]:
     Returns:
         trial_id -> record (see read_trial) of the trials whose state is finished, whole and readable.
     """
-    finished = {}
-    for folder in _trial_folders(experiment):
-        try:
-            record = read_trial(folder)
-        except (FileNotFoundError, Unreadable):
-            continue
-        if record["state"] == "finished":
-            finished[folder.name] = record
-    return finished
+    found = {folder.name: finished_trial(folder) for folder in _trial_folders(experiment)}
+    return {trial_id: record for trial_id, record in found.items() if record is not None}
+
+
+def finished_trial(folder: Path) -> dict[str, Any] | None:
+    """Reads a trial's record if it need not be run again; None if it does.
+
+    Args:
+        folder: ``<results>/<experiment>/trials/<trial_id>``; need not exist.
+    """
+    try:
+        record = read_trial(folder)
+    except (FileNotFoundError, Unreadable):
+        return None
+    return record if record["state"] == "finished" else None
 
 
 def collect(experiment: Path) -> pd.DataFrame:
-    """Builds trials.parquet from the trial.json files.
+    """Builds trials.parquet from the trial.json files; rows of trials that have not changed since are kept.
 
     Args:
         experiment: ``<results>/<experiment>``.
@@ -224,8 +233,9 @@ def collect(experiment: Path) -> pd.DataFrame:
     Raises:
         UserError: no such experiment, written by a newer siamray, or the folder cannot be written to.
     """
-    trials = trials_table(experiment, read_experiment(experiment))
-    write_parquet(experiment / TRIALS_FILE, trials)
+    trials, states, names = _tabulate(experiment, read_experiment(experiment))
+    written = with_states(trials, states, names)
+    write_atomically(experiment / TRIALS_FILE, lambda temporary: pq.write_table(written, temporary))
     return trials
 
 
@@ -261,6 +271,9 @@ def read_experiment(path: Path) -> dict[str, Any]:
 def trials_table(experiment: Path, record: Mapping[str, Any]) -> pd.DataFrame:
     """Tabulates the trials of an experiment without writing anything.
 
+    Rows of trials.parquet whose trials have not changed since are taken from there: reading the files of thousands of
+    trials takes minutes.
+
     Args:
         experiment: ``<results>/<experiment>``.
         record: its experiment.json, for the roles and the ids that belong to it.
@@ -268,39 +281,79 @@ def trials_table(experiment: Path, record: Mapping[str, Any]) -> pd.DataFrame:
     Returns:
         One row per trial, in the order variants, controls, seed, fold; see TRIAL_COLUMNS.
     """
-    roles = dict.fromkeys(record["variants"], "variant") | dict.fromkeys(record["controls"], "control")
+    return _tabulate(experiment, record)[0]
+
+
+def _tabulate(
+    experiment: Path, record: Mapping[str, Any]
+) -> tuple[pd.DataFrame, dict[str, FileStates], dict[str, tuple[tuple[str, ...], tuple[str, ...]]]]:
+    """Returns the table of the trials, and per trial what its files looked like and which numbers it has."""
     wanted = None if record["trials"] is None else set(record["trials"])
+    known = read_known(experiment / TRIALS_FILE)
+    kept: list[str] = []
     rows: list[dict[str, Any]] = []
-    metrics: dict[str, None] = {}
-    costs = dict.fromkeys(COST_COLUMNS)
+    states: dict[str, FileStates] = {}
+    names: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {}
     for folder in _trial_folders(experiment):
-        if wanted is not None and folder.name not in wanted:
+        name = folder.name
+        if wanted is not None and name not in wanted:
             continue
-        try:
-            trial = read_trial(folder)
-        except FileNotFoundError:
+        # Looked at before they are read: what changes in between is read again the next time.
+        seen = file_states(folder)
+        if seen is None:
             continue
-        except Unreadable as error:
-            rows.append({"trial_id": folder.name, "variant": "", "role": "", "state": "broken", "reason": str(error)})
-            continue
-        row = {key: trial[key] for key in TRIAL_COLUMNS if key != "role"} | {"role": roles.get(trial["variant"], "")}
-        row["reason"] = row["reason"] or ""
-        for name, metric in trial["metrics"].items():
-            metrics[name] = None
-            row |= {name: metric["value"], f"{name}_low": metric["low"], f"{name}_high": metric["high"]}
-        costs |= dict.fromkeys(trial["cost"])
-        rows.append(row | trial["cost"])
+        if known.states.get(name) == seen:
+            kept.append(name)
+            names[name] = known.names[name]
+        else:
+            try:
+                trial = read_trial(folder)
+            except FileNotFoundError:
+                continue
+            except Unreadable as error:
+                rows.append({"trial_id": name, "variant": "", "state": "broken", "reason": str(error)})
+                names[name] = (), ()
+            else:
+                rows.append(_row(trial))
+                names[name] = tuple(trial["metrics"]), tuple(trial["cost"])
+        states[name] = seen
+    return _ordered(known.table.loc[kept].reset_index(), rows, names, record), states, names
+
+
+def _row(trial: Mapping[str, Any]) -> dict[str, Any]:
+    row: dict[str, Any] = {key: trial[key] for key in TRIAL_COLUMNS if key != "role"} | {
+        "reason": trial["reason"] or ""
+    }
+    for name, metric in trial["metrics"].items():
+        row |= {name: metric["value"], f"{name}_low": metric["low"], f"{name}_high": metric["high"]}
+    row |= trial["cost"]
+    return row
+
+
+def _ordered(
+    kept: pd.DataFrame,
+    rows: list[dict[str, Any]],
+    names: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]],
+    record: Mapping[str, Any],
+) -> pd.DataFrame:
+    """Puts rows that were known and rows that were read into one table, with the columns that the trials name."""
+    roles = dict.fromkeys(record["variants"], "variant") | dict.fromkeys(record["controls"], "control")
+    distinct = dict.fromkeys(names.values())
+    metrics = dict.fromkeys(name for pair in distinct for name in pair[0])
+    costs = dict.fromkeys([*COST_COLUMNS, *(name for pair in distinct for name in pair[1])])
     numbers = [*costs, *(f"{name}{end}" for name in metrics for end in ("", "_low", "_high"))]
-    table = pd.DataFrame(rows, columns=[*TRIAL_COLUMNS, *numbers])
-    types = dict.fromkeys(TRIAL_COLUMNS, "str") | dict.fromkeys(numbers, "float64") | {"seed": "Int64", "fold": "Int64"}
+    parts = [part.reindex(columns=[*TRIAL_COLUMNS, *numbers]) for part in (kept, pd.DataFrame(rows)) if len(part)]
+    table = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=[*TRIAL_COLUMNS, *numbers])
+    table["role"] = table["variant"].map(lambda name: roles.get(name, ""))
     rank = {name: position for position, name in enumerate(roles)}
-    order = table["variant"].map(lambda name: rank.get(name, len(rank)))
-    return (
-        table.astype(types)
-        .assign(_order=order)
-        .sort_values(["_order", "variant", "seed", "fold", "trial_id"], ignore_index=True)
-        .drop(columns="_order")
+    order = pd.DataFrame({name: table[name] for name in ("variant", "seed", "fold", "trial_id")}).astype(
+        {"seed": "Int64", "fold": "Int64"}
     )
+    order.insert(0, "rank", order["variant"].map(lambda name: rank.get(name, len(rank))))
+    table = table.loc[order.sort_values(list(order.columns)).index].reset_index(drop=True)
+    types = dict.fromkeys(TRIAL_COLUMNS, "str") | {"seed": "Int64", "fold": "Int64"}
+    # Apart, as one type at a time for each of hundreds of columns would be slow.
+    return pd.concat([table[TRIAL_COLUMNS].astype(types), table[numbers].astype("float64")], axis=1)
 
 
 @dataclass(frozen=True)
@@ -393,8 +446,13 @@ def load(path: Path) -> Results:
 
 
 def _trial_folders(experiment: Path) -> list[Path]:
-    folders = (experiment / TRIALS_FOLDER).glob("*")
-    return sorted(folder for folder in folders if folder.is_dir() and not folder.name.startswith("."))
+    folder = experiment / TRIALS_FOLDER
+    try:
+        with os.scandir(folder) as entries:
+            names = sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return [folder / name for name in names]
 
 
 def _schema(record: Mapping[str, Any]) -> int:

@@ -2,6 +2,7 @@
 
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,9 @@ from siamray.pretraining.trainer import WAITING_CPUS, check_placement
 from siamray.sweeps import results
 from siamray.sweeps.ablation import Trial
 from siamray.sweeps.trial import describe, run_trial, trial_to_dict
+
+# Seconds between two updates of trials.parquet while trials run.
+COLLECT_SECONDS = 60
 
 
 def concurrency(cluster: ClusterConfig, resources: dict[str, float]) -> int:
@@ -75,7 +79,7 @@ def run_trials(
             }
             for trial in trials
         }
-        with _progress(trials, console) as shown:
+        with _progress(trials, console, experiment) as shown:
             failures = _tune(specifications, cluster, at_a_time, shown)
     for trial in trials:
         folder = experiment / results.TRIALS_FOLDER / trial.trial_id
@@ -140,9 +144,11 @@ def _last_line(error: BaseException | None) -> str:
 
 
 class _Shown:
-    """The progress of a sweep on the console: trials done, epochs done, trials failed."""
+    """The progress of a sweep: on the console trials done, epochs done, trials failed; on disk the table of trials."""
 
-    def __init__(self, trials: list[Trial], progress: Progress) -> None:
+    def __init__(self, trials: list[Trial], progress: Progress, experiment: Path) -> None:
+        self._experiment = experiment
+        self._collected = time.monotonic()
         self._progress = progress
         self._trials: TaskID = progress.add_task("trials", total=len(trials))
         steps = sum(trial.config.pretraining.epochs + 1 for trial in trials)
@@ -156,14 +162,17 @@ class _Shown:
         self._done[name] = max(epoch, self._done.get(name, 0))
 
     def end(self, trial: Any, failed: bool) -> None:
-        """Counts a trial that ended."""
+        """Counts a trial that ended; now and then puts the ended ones into the table, for those who look on."""
         self._progress.advance(self._trials)
+        if time.monotonic() - self._collected > COLLECT_SECONDS:
+            results.collect(self._experiment)
+            self._collected = time.monotonic()
         word, style = ("failed: ", "red") if failed else ("", "dim")
         self._progress.console.print(f"  {word}{_name(trial.config)}", style=style, highlight=False)
 
 
 @contextmanager
-def _progress(trials: list[Trial], console: Console) -> Iterator[_Shown]:
+def _progress(trials: list[Trial], console: Console, experiment: Path) -> Iterator[_Shown]:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console) as progress:
-        yield _Shown(trials, progress)
+        yield _Shown(trials, progress, experiment)

@@ -215,7 +215,7 @@ def _work(parameters: dict[str, Any]) -> None:
     config = fix_arithmetic(compose_variant("sweep", fixed["words"], search_overrides(settings)), experiment)
     trial = make_trial(VARIANT, "variant", config, store.fingerprint)
     folder = experiment / results.TRIALS_FOLDER / trial.trial_id
-    record = results.finished_trials(experiment).get(trial.trial_id) or run_trial(trial, store, folder)
+    record = results.finished_trial(folder) or run_trial(trial, store, folder)
     metric = record["metrics"].get(fixed["metric"], math.nan)
     value = float(metric["value"] if isinstance(metric, dict) else metric)
     if not math.isfinite(value):

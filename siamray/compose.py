@@ -288,14 +288,30 @@ def _hydra(overrides: list[str], texts: dict[str, str], folders: list[Path]) -> 
 
 def _explain(error: BaseException) -> str:
     """Finds the line of a Hydra error that says what is wrong."""
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        place = f"{error.problem_mark.name}, line {error.problem_mark.line + 1}"
+        return f"{place}: {error.problem or _first_line(error)}"
     if isinstance(error, OverrideParseException):
         return f"{error.override}: not written as option=value ({_first_line(error)})"
+    if (wrong := _wrong_in_file(error)) is not None:
+        return wrong
     cause: BaseException = error
     while cause.__cause__ is not None:
         cause = cause.__cause__
     key = getattr(cause, "full_key", None) or getattr(error, "full_key", None)
     text = _first_line(cause)
     return f"{key}: {text}" if key else f"{_first_line(error)}" + (f" ({text})" if cause is not error else "")
+
+
+def _wrong_in_file(error: BaseException) -> str | None:
+    """What is wrong in a file of a group: Hydra's first line names the file, the others hold reason and option."""
+    file, *lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [""]
+    if not file.endswith("raised while composing config:") or not lines:
+        return None
+    key = next((line.removeprefix("full_key: ") for line in lines if line.startswith("full_key: ")), "")
+    # YAML takes 0.6 or on for a number or a truth value.
+    remedy = "; put such names in quotes" if lines[0].startswith("Key ") and " is incompatible " in lines[0] else ""
+    return f"{file.partition(':')[0]}{f', {key}' if key else ''}: {lines[0]}{remedy}"
 
 
 def _first_line(error: BaseException) -> str:

@@ -649,14 +649,48 @@ class AblationConfig:
 
     name: str = option(MISSING, "name of the experiment: its folder under results")
     question: str = option(MISSING, "what the ablation asks, in one sentence")
-    reference: str = option(MISSING, "variant the others are compared with")
+    reference: str = option(
+        "",
+        "variant the others are compared with; of a design by default whole, bare, or the first levels of all factors",
+    )
     metric: str = option("patches_linear_auc", "primary metric, computed on test women")
     base: List[str] = option(
         [], "overrides that all variants start from, such as pretraining=siamese; the command line's come after them"
     )
+    design: str = option(
+        "list",
+        "what makes the variants: list (variants alone), one_factor (each level of a factor), leave_one_out or "
+        "add_one_in (of components), factorial (levels of all factors combined); variants written beside are added",
+        choices=("list", "one_factor", "leave_one_out", "add_one_in", "factorial"),
+    )
     variants: Dict[str, List[str]] = option({}, "variant name -> its overrides of the base configuration")
     controls: Dict[str, List[str]] = option({}, "control name -> its overrides; shown beside, compared like a variant")
+    factors: Dict[str, Dict[str, List[str]]] = option(
+        {}, "of one_factor and factorial: factor -> level -> its overrides; the first level is the reference's"
+    )
+    options: Dict[str, List[Any]] = option(
+        {}, "factors for short, after those of factors: option -> its values; called by the end of the option's name"
+    )
+    components: Dict[str, List[str]] = option(
+        {}, "component -> overrides that switch it off (design=leave_one_out) or on (design=add_one_in)"
+    )
+    only_if: Dict[str, Dict[str, Any]] = option(
+        {}, "factor -> {another, listed before: its level or levels} without which this one is not crossed (factorial)"
+    )
+    skip: List[Dict[str, Any]] = option(
+        [], "combinations that make no sense, each {factor: its level or levels, ...}, left out of a factorial"
+    )
+    fraction: int = option(
+        1,
+        "a factorial of two-level factors runs one in so many of its combinations: 2 = half, 4 = quarter; 1 = all, as "
+        "a fraction aliases interactions with one another; dry_run=true says which",
+        low=1,
+    )
+    seeds: List[int] = option([], "seeds of every variant; empty = seed to seed + seeds - 1", low=0)
     folds: List[int] = option([], "folds that are tested in turn; empty = data.fold alone")
+    limit: int = option(
+        1000, "trials at most; 1000 are a night of two cores at a first look of 100 s, beyond it is rarely meant", low=1
+    )
 
 
 @dataclass

@@ -1,5 +1,6 @@
 """Nothing goes in; what a result must be able to name later comes out: versions and the state of the code."""
 
+import hashlib
 import platform
 import subprocess
 from functools import cache
@@ -36,3 +37,16 @@ def git_state() -> dict[str, Any]:
         return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain"))}
     except (OSError, subprocess.SubprocessError):
         return {}
+
+
+@cache
+def code_fingerprint() -> str:
+    """Hashes the code that decides the numbers of a training and its evaluation, committed or not: twelve digits."""
+    package = Path(__file__).resolve().parent
+    rooms = (package / room for room in ("data", "pretraining", "downstream"))
+    files = sorted(path for room in rooms for path in room.rglob("*.py"))
+    total = hashlib.sha256()
+    for path in (*files, package / "seeds.py"):
+        content = path.read_bytes()
+        total.update(f"{path.relative_to(package).as_posix()} {len(content)}\n".encode() + content)
+    return total.hexdigest()[:12]

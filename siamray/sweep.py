@@ -2,12 +2,15 @@
 
 import dataclasses
 import shlex
+from collections import Counter
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from dashboards.report import write_report
@@ -21,14 +24,19 @@ from siamray.errors import UserError, run_command
 from siamray.files import write_parquet
 from siamray.provenance import git_state, versions
 from siamray.sweeps import results, status, tables, verification
-from siamray.sweeps.ablation import Trial, design, shared_words
+from siamray.sweeps.ablation import Trial, compose_variants, list_trials, shared_words
 from siamray.sweeps.comparison import HEAD_SCORE, compare
 from siamray.sweeps.cost import estimate
+from siamray.sweeps.designs import Design, make_design
+from siamray.sweeps.differences import variant_differences
 from siamray.sweeps.driver import sole_driver
 from siamray.sweeps.export import write_tables
 from siamray.sweeps.fixed_arithmetic import fix_arithmetic
 from siamray.sweeps.runner import run_trials, unfinished
 from siamray.sweeps.search import check_parameters, run_search
+from siamray.sweeps.sharing import share, shareable
+
+_Store = TypeVar("_Store", Store, Store | None)
 
 # Compared beside the primary metric, each a family of its own: what the encoder's features are worth to another
 # classifier, what the distance tells without any label, and what they are worth in the other tasks.
@@ -73,30 +81,33 @@ def run_ablation(config: Config, words: list[str], console: Console) -> None:
     ablation = config.ablation
     assert ablation is not None
     experiment = Path(config.results) / ablation.name
+    made = make_design(config)
+    config = dataclasses.replace(config, ablation=made.ablation)
+    composed = compose_variants(config, words)
+    differences = variant_differences(made.ablation, composed)
+    _check_same_question(experiment, config)
     if config.dry_run:
-        _print_plan(
-            design(config, words, lambda chosen: (fix_arithmetic(chosen, experiment, keep=False), "not prepared"))
-        )
+        _print_plan(config, made, composed, differences)
         return
     with sole_driver(experiment):
-        stores: dict[str, Store] = {}
-
-        def store_of(chosen: Config) -> Store:
-            # Naming a store reads and hashes the whole data set: once per way of preparing, not once per trial.
-            key = repr((chosen.store, dataclasses.replace(chosen.data, fold=0), chosen.preparation))
-            if key not in stores:
-                stores[key] = prepare(chosen)
-            return stores[key]
-
-        trials = design(
-            config, words, lambda chosen: (fix_arithmetic(chosen, experiment), store_of(chosen).fingerprint)
+        store_of = _once_per_preparation(prepare)
+        trials = list_trials(
+            config, composed, lambda chosen: (fix_arithmetic(chosen, experiment), store_of(chosen).fingerprint)
         )
         by_trial = {trial.trial_id: store_of(trial.config) for trial in trials}
-        _check_same_question(experiment, config)
-        results.write_experiment(experiment, _experiment_record(config, words, trials, by_trial[trials[0].trial_id]))
+        record = _experiment_record(config, words, trials, by_trial[trials[0].trial_id])
+        results.write_experiment(
+            experiment,
+            {**record, "design": made.record(), "settings": made.settings, "differences": differences},
+        )
         remaining = unfinished(trials, experiment)
+        same = shareable(remaining, {name: store.fingerprint for name, store in by_trial.items()}, experiment)
+        for trial in remaining:
+            if trial.trial_id in same:
+                share(trial, same[trial.trial_id], experiment)
         console.print(ablation.question, soft_wrap=True)
-        console.print(f"{len(trials)} trials, {len(trials) - len(remaining)} of them done before", soft_wrap=True)
+        console.print(_progress_line(len(trials), len(trials) - len(remaining), same), soft_wrap=True)
+        remaining = [trial for trial in remaining if trial.trial_id not in same]
         run_trials(
             remaining, {name: store.path for name, store in by_trial.items()}, experiment, config.cluster, console
         )
@@ -295,29 +306,78 @@ def _experiment_record(config: Config, words: list[str], trials: list[Trial], st
     }
 
 
-def _print_plan(trials: list[Trial]) -> None:
-    """Prints what would run and what it would cost."""
-    table = Table("variant", "role", "seed", "fold", "estimated", title=f"{len(trials)} trials")
+def _print_plan(
+    config: Config, made: Design, composed: dict[str, Config], differences: dict[str, dict[str, Any]]
+) -> None:
+    """Prints the design, what would run and what it would cost."""
+    experiment = Path(config.results) / made.ablation.name
+    store_of = _once_per_preparation(existing_store)
+
+    def fingerprint(chosen: Config) -> str:
+        store = store_of(chosen)
+        return "not prepared" if store is None else store.fingerprint
+
+    trials = list_trials(
+        config, composed, lambda chosen: (fix_arithmetic(chosen, experiment, keep=False), fingerprint(chosen))
+    )
+    remaining = unfinished(trials, experiment)
+    same = shareable(remaining, {trial.trial_id: fingerprint(trial.config) for trial in trials}, experiment)
+    to_run = {trial.trial_id for trial in remaining} - set(same)
+    for line in made.lines():
+        print(line)
+    progress = _progress_line(len(trials), len(trials) - len(remaining), same)
+    table = Table("variant", "role", "differs in", "to run", "estimated each", title=progress)
     known: dict[tuple[str, int], float] = {}
     total, basis = 0.0, ""
-    stores: dict[str, Store | None] = {}
-    for trial in trials:
-        if trial.variant not in stores:
-            stores[trial.variant] = existing_store(trial.config)
-        cost = estimate(trial, stores[trial.variant], known)
+    reference = differences[made.ablation.reference]
+    for name in composed:
+        of_variant = [trial for trial in trials if trial.variant == name]
+        cost = estimate(of_variant[0], store_of(composed[name]), known)
+        number = sum(trial.trial_id in to_run for trial in of_variant)
         basis = cost.basis
-        total += cost.seconds or 0.0
-        shown = "unknown" if cost.seconds is None else f"{cost.seconds:.0f} s"
-        table.add_row(trial.variant, trial.role, str(trial.seed), str(trial.fold), shown)
+        total += number * (cost.seconds or 0.0)
+        own = {
+            option: value
+            for option, value in differences[name].items()
+            if name == made.ablation.reference or option not in reference or reference[option] != value
+        }
+        table.add_row(
+            name,
+            "reference" if name == made.ablation.reference else of_variant[0].role,
+            escape(" ".join(f"{option}={value}" for option, value in own.items())),
+            f"{number} of {len(of_variant)}",
+            "unknown" if cost.seconds is None else f"{cost.seconds:.0f} s",
+        )
     _table_console().print(table)
-    asked = trials[0].config.cluster
-    cpus = asked.cpus * max(1, asked.workers)
+    seeds, folds = sorted({trial.seed for trial in trials}), sorted({trial.fold for trial in trials})
+    print(f"seeds {', '.join(map(str, seeds))}; test folds {', '.join(map(str, folds))}")
+    cpus = config.cluster.cpus * max(1, config.cluster.workers)
     print(
-        f"training of all trials: about {total * cpus / 3600:.2f} CPU hours ({basis}), evaluation beside it; "
+        f"training of all trials to run: about {total * cpus / 3600:.2f} CPU hours ({basis}), evaluation beside it; "
         "nothing was run"
     )
-    first = stores[trials[0].variant]
+    first = store_of(trials[0].config)
     print(f"store: {first.path if first else 'not prepared yet'}")
+
+
+def _once_per_preparation(of: Callable[[Config], _Store]) -> Callable[[Config], _Store]:
+    """Makes a function of a configuration's store remember: naming a store reads and hashes the whole data set."""
+    known: dict[str, _Store] = {}
+
+    def remembered(chosen: Config) -> _Store:
+        key = repr((chosen.store, dataclasses.replace(chosen.data, fold=0), chosen.preparation))
+        if key not in known:
+            known[key] = of(chosen)
+        return known[key]
+
+    return remembered
+
+
+def _progress_line(trials: int, done: int, same: Mapping[str, Path]) -> str:
+    """Says how many trials there are, and which of them need not run."""
+    sources = Counter(folder.parent.parent.name for folder in same.values())
+    shared = "".join(f", {number} shared with {name}" for name, number in sorted(sources.items()))
+    return f"{trials} trials, {done} of them done before{shared}"
 
 
 def _print_comparison(config: Config, comparison: pd.DataFrame, trials: pd.DataFrame) -> None:

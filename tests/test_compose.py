@@ -10,6 +10,7 @@ from siamray import compose as composing
 from siamray.compose import compose, compose_variant, experiments_folder, from_dict, help_text, options, to_dict
 from siamray.config import Config
 from siamray.errors import UserError
+from siamray.sweeps.designs import make_design
 
 
 def test_defaults_compose_for_every_command() -> None:
@@ -37,8 +38,7 @@ def test_every_file_in_experiments_says_what_it_is_and_how_to_run_it() -> None:
 
 def test_every_variant_of_every_ablation_composes() -> None:
     for path in (experiments_folder() / "ablation").glob("*.yaml"):
-        ablation = compose("sweep", [f"ablation={path.stem}"]).ablation
-        assert ablation is not None
+        ablation = make_design(compose("sweep", [f"ablation={path.stem}"])).ablation
         for overrides in [*ablation.variants.values(), *ablation.controls.values()]:
             compose_variant("sweep", ablation.base, overrides)
 
@@ -67,6 +67,23 @@ def test_a_mistake_is_one_line_that_helps(words: list[str], expected: str) -> No
     with pytest.raises(UserError) as raised:
         compose("sweep", words)
     assert expected in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("desing: x", "'ablation/mine', ablation.desing: Key 'desing' not in"),
+        ("limit: many", "'ablation/mine', ablation.limit: Value 'many'"),
+        ("variants: {a: [], a: []}", "mine.yaml, line 3: found duplicate key a"),
+        ("variants: {0.6: []}", "ablation.variants.*: Key 0.6 .* put such names in quotes"),
+    ],
+)
+def test_a_mistake_in_a_file_names_the_file_and_the_option(line: str, expected: str, tmp_path: Path) -> None:
+    (tmp_path / "ablation").mkdir()
+    (tmp_path / "ablation" / "mine.yaml").write_text(f"name: mine\nquestion: mine?\n{line}\n")
+    with pytest.raises(UserError, match=expected) as raised:
+        compose("sweep", [f"experiments={tmp_path}", "ablation=mine"])
     assert "\n" not in str(raised.value)
 
 

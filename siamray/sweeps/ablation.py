@@ -1,14 +1,15 @@
 """The question of an ablation goes in, the list of its comparable trials comes out."""
 
 import dataclasses
-import re
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
-from siamray.compose import compose_variant, to_dict
+from siamray.compose import compose_variant, options, to_dict
 from siamray.config import AblationConfig, Config
-from siamray.errors import UserError, nearest
+from siamray.errors import UserError
 from siamray.pretraining.checkpoint import identity_hash, training_identity
 
 
@@ -37,7 +38,11 @@ def shared_words(config: Config, words: list[str]) -> list[str]:
 
 def trial_identity(config: Config, data_fingerprint: str) -> dict[str, Any]:
     """Picks what decides a trial's numbers: its training, and how it is evaluated."""
-    values = to_dict(config)
+    return recorded_identity(to_dict(config), data_fingerprint)
+
+
+def recorded_identity(values: Mapping[str, Any], data_fingerprint: str) -> dict[str, Any]:
+    """As trial_identity, of a configuration taken apart, as trial.json holds it."""
     return {**training_identity(values, data_fingerprint), "downstream": values["downstream"]}
 
 
@@ -49,12 +54,42 @@ def make_trial(variant: str, role: str, config: Config, data_fingerprint: str) -
     return Trial(name, variant, role, config.seed, config.data.fold, config)
 
 
-def design(config: Config, words: list[str], settle: Callable[[Config], tuple[Config, str]]) -> list[Trial]:
+def compose_variants(config: Config, words: list[str]) -> dict[str, Config]:
+    """Composes the configurations of an ablation; prepares and writes nothing.
+
+    Args:
+        config: of the sweep, with its ablation written out (see make_design).
+        words: the sweep's command line.
+
+    Returns:
+        Variant or control -> its configuration, of the first seed and fold.
+
+    Raises:
+        UserError: a wrong override, one that changes nothing, variants that do not differ, seeds or folds twice or
+            outside of what there is.
+    """
+    ablation = config.ablation
+    assert ablation is not None
+    seeds, folds = _blocks(config)
+    shared = shared_words(config, words)
+    composed = {}
+    for name, overrides in _all(ablation).items():
+        chosen = compose_variant("sweep", shared, overrides)
+        data = dataclasses.replace(chosen.data, fold=folds[0])
+        composed[name] = dataclasses.replace(chosen, seed=seeds[0], data=data)
+    _check_difference({name: identity_hash(trial_identity(chosen, "")) for name, chosen in composed.items()})
+    _check_overrides(config, words, composed)
+    return composed
+
+
+def list_trials(
+    config: Config, composed: Mapping[str, Config], settle: Callable[[Config], tuple[Config, str]]
+) -> list[Trial]:
     """Lists the trials of an ablation: every variant and control, with every seed, on every fold.
 
     Args:
-        config: of the sweep, with its ablation.
-        words: the sweep's command line.
+        config: of the sweep, with its ablation written out.
+        composed: what compose_variants returned.
         settle: gives a variant's configuration with nothing left to be measured, and the fingerprint of its store
             (variants may prepare differently).
 
@@ -62,58 +97,80 @@ def design(config: Config, words: list[str], settle: Callable[[Config], tuple[Co
         The trials, seed by seed, so that a sweep stopped early has whole seeds.
 
     Raises:
-        UserError: no variants, an unknown reference, a wrong override, variants that do not differ.
+        UserError: variants that do not differ once they are settled.
     """
     ablation = config.ablation
     assert ablation is not None
-    _check(ablation)
-    configs = {
-        (name, role): compose_variant("sweep", shared_words(config, words), overrides)
-        for role, group in (("variant", ablation.variants), ("control", ablation.controls))
-        for name, overrides in group.items()
-    }
-    settled = {key: settle(chosen) for key, chosen in configs.items()}
-    folds = ablation.folds or [config.data.fold]
-    outside = [fold for fold in folds if not 0 <= fold < config.data.folds]
-    if outside:
-        raise UserError(f"ablation.folds: {outside[0]} is none of the folds 0 to {config.data.folds - 1} (data.folds)")
+    settled = {name: settle(chosen) for name, chosen in composed.items()}
+    seeds, folds = _blocks(config)
     trials = [
         make_trial(
             name,
-            role,
+            "control" if name in ablation.controls else "variant",
             dataclasses.replace(chosen, seed=seed, data=dataclasses.replace(chosen.data, fold=fold)),
             fingerprint,
         )
-        for seed in range(config.seed, config.seed + config.seeds)
+        for seed in seeds
         for fold in folds
-        for (name, role), (chosen, fingerprint) in settled.items()
+        for name, (chosen, fingerprint) in settled.items()
     ]
-    _check_difference(trials)
+    _check_difference({trial.variant: trial.trial_id.rsplit("-", 1)[-1] for trial in trials[: len(settled)]})
     return trials
 
 
-def _check(ablation: AblationConfig) -> None:
-    if not ablation.variants:
-        raise UserError(f"ablation={ablation.name}: has no variants")
-    if ablation.reference not in ablation.variants:
-        known = nearest(ablation.reference, list(ablation.variants))
-        raise UserError(f"ablation.reference={ablation.reference}: no such variant{known}")
-    for name in (*ablation.variants, *ablation.controls):
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.+-]*", name):
-            raise UserError(f"ablation={ablation.name}: '{name}' names folders, so letters, digits and _.+- only")
-    both = set(ablation.variants) & set(ablation.controls)
-    if both:
-        raise UserError(f"ablation={ablation.name}: '{min(both)}' is a variant and a control; rename one")
+def _all(ablation: AblationConfig) -> dict[str, list[str]]:
+    """Variant or control -> its overrides."""
+    return {**ablation.variants, **ablation.controls}
 
 
-def _check_difference(trials: list[Trial]) -> None:
+def _blocks(config: Config) -> tuple[list[int], list[int]]:
+    """The seeds and folds of every variant.
+
+    Raises:
+        UserError: one is there twice, or there is no such fold.
+    """
+    ablation = config.ablation
+    assert ablation is not None
+    seeds = ablation.seeds or list(range(config.seed, config.seed + config.seeds))
+    folds = ablation.folds or [config.data.fold]
+    for option, values in (("seeds", seeds), ("folds", folds)):
+        twice = [value for value, number in Counter(values).items() if number > 1]
+        if twice:
+            raise UserError(f"ablation.{option}: {twice[0]} is there twice; remove one")
+    outside = [fold for fold in folds if not 0 <= fold < config.data.folds]
+    if outside:
+        raise UserError(f"ablation.folds: {outside[0]} is none of the folds 0 to {config.data.folds - 1} (data.folds)")
+    return seeds, folds
+
+
+def _check_difference(codes: Mapping[str, str]) -> None:
     """Refuses variants that would give the same numbers: their comparison would be of a thing with itself."""
-    first = trials[0]
     seen: dict[str, str] = {}
-    for trial in trials:
-        if (trial.seed, trial.fold) != (first.seed, first.fold):
-            continue
-        code = trial.trial_id.rsplit("-", 1)[-1]
+    for name, code in codes.items():
         if code in seen:
-            raise UserError(f"variants '{seen[code]}' and '{trial.variant}' do not differ in any option; remove one")
-        seen[code] = trial.variant
+            raise UserError(f"variants '{seen[code]}' and '{name}' do not differ in any option; remove one")
+        seen[code] = name
+
+
+def _check_overrides(config: Config, words: list[str], composed: Mapping[str, Config]) -> None:
+    """Refuses an override of a variant that is as the ablation's base has it, and that no other variant changes.
+
+    Such a word says that the variant differs in an option in which it does not. The command line is left out of
+    the base here: what it sets may be what a variant asks for anyway.
+    """
+    ablation = config.ablation
+    assert ablation is not None
+    own_folder = [word for word in words if word.partition("=")[0] == "experiments"]
+    base = compose_variant("sweep", own_folder, ablation.base)
+    known = {name for name, _, _ in options()}
+    for name, overrides in _all(ablation).items():
+        for word in overrides:
+            option = word.partition("=")[0]
+            # A group sets many options, of which some may differ.
+            if option in known and all(
+                attrgetter(option)(chosen) == attrgetter(option)(base) for chosen in composed.values()
+            ):
+                raise UserError(
+                    f"ablation={ablation.name}: '{word}' of '{name}' changes nothing, as {option} is that in the base "
+                    "and in every variant; remove it"
+                )

@@ -36,6 +36,9 @@ EXPERIMENT_KEYS: dict[str, Any] = {
     "metric": None,  # the primary metric
     "variants": {},  # name -> list of its overrides; of a search: "searched" -> the options it varies
     "controls": {},  # name -> list of its overrides
+    "design": {},  # DESIGN_KEYS: what made the variants
+    "settings": {},  # variant -> {factor: level}; neither factors that do not matter to it, nor lone variants
+    "differences": {},  # variant -> {option: value} where variants differ; control -> the same, from the reference
     "seeds": [],  # the seeds of every variant
     "folds": [],  # the folds tested in turn
     "base_overrides": [],  # overrides common to all variants
@@ -48,6 +51,18 @@ EXPERIMENT_KEYS: dict[str, Any] = {
     "trials": None,  # the trial ids that belong to it: folders of other ids are not read; None = all folders belong
 }
 """Keys of experiment.json and what stands for a missing one; ``schema`` is added on writing."""
+
+DESIGN_KEYS: dict[str, Any] = {
+    "kind": "list",  # list, one_factor, leave_one_out, add_one_in, factorial
+    "factors": {},  # factor or component -> its levels, the reference's first; a component has on and off
+    "only_if": {},  # factor -> {another factor: its levels} without which it is not crossed
+    "skipped": [],  # combinations left out: {factor: level}
+    "fraction": 1,  # one in so many combinations is run
+    "resolution": None,  # of a fraction: 3 and more
+    "generators": {},  # of a fraction: factor -> the factors whose product it follows
+    "aliases": [],  # of a fraction: groups of effects that are estimated as one, each effect a list of factors
+}
+"""Keys of the design of an experiment.json that has one; older ones have none."""
 
 TRIAL_KEYS: dict[str, Any] = {
     "trial_id": None,  # equals the folder's name
@@ -62,6 +77,8 @@ TRIAL_KEYS: dict[str, Any] = {
     "cost": {},  # COST_COLUMNS: seconds
     "git": {},
     "versions": {},
+    "code": None,  # hash of the code that decides the numbers
+    "shared_from": None,  # <experiment>/<trial_id> that was trained and evaluated for it, None = it was itself
     "data_fingerprint": None,
     "started": None,  # ISO 8601 times
     "ended": None,

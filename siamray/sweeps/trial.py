@@ -18,7 +18,7 @@ from siamray.files import write_parquet
 from siamray.pretraining import encoder, trainer
 from siamray.pretraining.loop import DivergedError
 from siamray.pretraining.threads import threads
-from siamray.provenance import git_state, versions
+from siamray.provenance import code_fingerprint, git_state, versions
 from siamray.sweeps import results
 from siamray.sweeps.ablation import Trial
 
@@ -92,6 +92,7 @@ def describe(trial: Trial, data_fingerprint: str) -> dict[str, Any]:
         "config": to_dict(trial.config),
         "git": git_state(),
         "versions": versions(),
+        "code": code_fingerprint(),
         "data_fingerprint": data_fingerprint,
     }
 

@@ -7,7 +7,15 @@ import pytest
 from siamray.compose import compose
 from siamray.config import AblationConfig, Config
 from siamray.errors import UserError
-from siamray.sweeps.ablation import Trial, base_words, design, make_trial, trial_identity
+from siamray.sweeps.ablation import (
+    Trial,
+    base_words,
+    compose_variants,
+    list_trials,
+    make_trial,
+    trial_identity,
+)
+from siamray.sweeps.designs import make_design
 
 
 def as_it_is(config: Config) -> tuple[Config, str]:
@@ -19,7 +27,9 @@ def designed(*words: str, **changes: object) -> list[Trial]:
     config = compose("sweep", line)
     assert config.ablation is not None
     ablation: AblationConfig = dataclasses.replace(config.ablation, **changes)  # type: ignore[arg-type]
-    return design(dataclasses.replace(config, ablation=ablation), line, as_it_is)
+    config = dataclasses.replace(config, ablation=ablation)
+    config = dataclasses.replace(config, ablation=make_design(config).ablation)
+    return list_trials(config, compose_variants(config, line), as_it_is)
 
 
 def test_every_variant_and_control_gets_every_seed_once() -> None:
@@ -34,6 +44,17 @@ def test_folds_are_a_factor() -> None:
     trials = designed("seeds=2", folds=[0, 2])
     assert len(trials) == 6 * 2 * 2
     assert {(trial.fold, trial.config.data.fold) for trial in trials} == {(0, 0), (2, 2)}
+
+
+def test_seeds_may_be_named_one_by_one() -> None:
+    trials = designed("seeds=3", seeds=[7, 0])
+    assert [trial.seed for trial in trials] == [7] * 6 + [0] * 6
+    assert {trial.config.seed for trial in trials} == {7, 0}
+
+
+def test_what_a_command_line_sets_anyway_is_no_mistake_of_a_variant() -> None:
+    variants = {"soft": ["pretraining.margin=0.7"], "rank": ["pretraining.margin=0.7", "pretraining.labels=rank"]}
+    assert len(designed("pretraining.margin=0.7", "seeds=1", variants=variants)) == 3
 
 
 def test_a_variant_is_the_base_with_its_overrides_and_nothing_else() -> None:
@@ -89,6 +110,14 @@ def test_the_sweep_itself_is_no_part_of_its_variants() -> None:
         ({"variants": {"soft": ["pretraining.marjin=3"]}}, "did you mean 'pretraining.margin'"),
         ({"variants": {"soft": [], "../evil": ["seed=1"]}}, "names folders"),
         ({"folds": [7]}, "none of the folds"),
+        ({"folds": [1, 1]}, "ablation.folds: 1 is there twice"),
+        ({"seeds": [0, 5, 0]}, "ablation.seeds: 0 is there twice"),
+        (
+            {"variants": {"soft": [], "b": ["pretraining.labels=hard", "pretraining.margin=1.2"]}},
+            "margin=1.2' of 'b' ch",
+        ),
+        ({"variants": {"soft": [], "b": ["seed=4"]}}, "'soft' and 'b' do not differ"),
+        ({"variants": {"soft": [], "b": ["cluster.cpus=4"]}}, "'soft' and 'b' do not differ"),
     ],
 )
 def test_a_design_that_cannot_answer_is_refused(changes: dict[str, object], expected: str) -> None:

@@ -1,5 +1,6 @@
 """Every ablation of the catalogue: it says its question and command, and each of its variants runs in tiny form."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,8 @@ from siamray.config import Config
 from siamray.data.preparation import prepare
 from siamray.data.store import Store
 from siamray.pretraining.trainer import pretrain
-from siamray.sweeps.ablation import Trial, design
+from siamray.sweeps.ablation import Trial, compose_variants, list_trials
+from siamray.sweeps.designs import make_design
 from siamray.sweeps.results import read_trial
 from siamray.sweeps.trial import run_trial
 from tests.conftest import TINY_DATA, TINY_TRAINING
@@ -49,7 +51,13 @@ def trials(name: str, stores: dict[str, Store]) -> list[Trial]:
             stores[kind] = prepare(chosen, progress=False)
         return chosen, stores[kind].fingerprint
 
-    return design(compose("sweep", words(name)), words(name), settle)
+    config = written_out(name)
+    return list_trials(config, compose_variants(config, words(name)), settle)
+
+
+def written_out(name: str) -> Config:
+    config = compose("sweep", words(name))
+    return dataclasses.replace(config, ablation=make_design(config).ablation)
 
 
 @pytest.mark.parametrize("name", CATALOGUE)
@@ -71,7 +79,7 @@ def test_the_catalogue_is_whole() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CATALOGUE)
 def test_every_variant_of_an_ablation_runs(name: str, tmp_path: Path, stores: dict[str, Store], done: set[str]) -> None:
-    reference = compose("sweep", words(name)).ablation.reference
+    reference = written_out(name).ablation.reference
     for trial in trials(name, stores):
         store, folder = stores[trial.config.preparation.registration.kind], tmp_path / trial.trial_id
         # Many ablations share a variant; evaluating is the same for all that do not change it.

@@ -27,3 +27,15 @@ def test_a_measured_choice_is_written_down_and_none_is_when_only_asked(tmp_path:
     chosen = fix_arithmetic(config, tmp_path / "run").pretraining.precision
     assert json.loads((tmp_path / "run" / ARITHMETIC_FILE).read_text()) == {"resnet10t 16 px": chosen}
     assert fix_arithmetic(config, tmp_path / "run").pretraining.precision == chosen
+
+
+def test_a_new_experiment_takes_the_choice_of_one_beside_it_so_that_they_can_share_trials(tmp_path: Path) -> None:
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / ARITHMETIC_FILE).write_text("{")
+    (tmp_path / "first").mkdir()
+    (tmp_path / "first" / ARITHMETIC_FILE).write_text(json.dumps({"resnet10t 32 px": "bfloat16_channels_last"}))
+    config = compose("sweep", ["pairs.patch_pixels=32"])
+    assert fix_arithmetic(config, tmp_path / "second").pretraining.precision == "bfloat16_channels_last"
+    assert json.loads((tmp_path / "second" / ARITHMETIC_FILE).read_text()) == {
+        "resnet10t 32 px": "bfloat16_channels_last"
+    }

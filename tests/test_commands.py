@@ -140,6 +140,37 @@ def test_a_finished_sweep_given_again_runs_nothing_and_says_so(swept: tuple[Path
 
 
 @pytest.mark.slow
+def test_trials_that_another_ablation_finished_are_shared_and_compared_as_if_trained_anew(
+    swept: tuple[Path, str], tmp_path: Path
+) -> None:
+    (tmp_path / "ablation").mkdir()
+    (tmp_path / "ablation" / "again.yaml").write_text(
+        "name: again\nquestion: again?\nbase: [pretraining=siamese]\ndesign: one_factor\n"
+        "options: {pretraining.labels: [mixture, hard]}\ncontrols: {untrained: [pretraining.epochs=0]}\n"
+    )
+    words = [f"experiments={tmp_path}", "ablation=again", *TINY, "seeds=2", f"results={swept[0].parent}"]
+    planned = siamray("sweep", *words, "dry_run=true")
+    assert planned.returncode == 0, planned.stderr
+    assert "6 trials, 0 of them done before, 6 shared with soft_labels" in planned.stdout
+    assert not (swept[0].parent / "again").exists()
+    done = siamray("sweep", *words)
+    assert done.returncode == 0, done.stderr
+    assert "6 trials, 0 of them done before, 6 shared with soft_labels" in done.stderr
+    loaded = results.load(swept[0].parent / "again")
+    assert loaded.experiment["settings"] == {"mixture": {"labels": "mixture"}, "hard": {"labels": "hard"}}
+    assert loaded.experiment["differences"]["untrained"] == {"pretraining.epochs": 0}
+    records = [loaded.trial(name) for name in loaded.trials.trial_id]
+    assert {record["shared_from"].split("-seed")[0] for record in records} == {
+        f"soft_labels/{variant}" for variant in ("soft", "hard", "untrained")
+    }
+    effects = [
+        results.load(folder).comparison.query("metric == 'patches_linear_auc' and variant == 'hard'").effect.item()
+        for folder in (swept[0], swept[0].parent / "again")
+    ]
+    assert effects[0] == effects[1]
+
+
+@pytest.mark.slow
 def test_a_search_tries_its_number_of_settings_and_ranks_them_by_validation_women(tmp_path: Path) -> None:
     words = ["search=method", *TINY, "search.trials=2", "pretraining.epochs=1", f"results={tmp_path}"]
     done = siamray("sweep", *words)

@@ -84,7 +84,7 @@ class Design:
         if self.skipped:
             shown = "; ".join(_rule({name: [level] for name, level in one.items()}) for one in self.skipped[:_SHOWN])
             more = f"; and {len(self.skipped) - _SHOWN} more" if len(self.skipped) > _SHOWN else ""
-            lines.append(f"left out: {len(self.skipped)} combinations: {shown}{more}")
+            lines.append(f"left out ({len(self.skipped)}): {shown}{more}")
         if self.fraction is not None:
             lines += _fraction_lines(self.fraction)
         return lines

@@ -111,7 +111,7 @@ def test_combinations_that_make_no_sense_are_left_out_and_named() -> None:
     )
     assert list(made.ablation.variants) == ["logistic-margin_1.2", "hinge-margin_0.6", "hinge-margin_1.2"]
     assert made.skipped == [{"loss": "logistic", "margin": "0.6"}]
-    assert "left out: 1 combinations: loss=logistic, margin=0.6" in made.lines()
+    assert "left out (1): loss=logistic, margin=0.6" in made.lines()
     either = designed(design="factorial", factors={"loss": LOSS, "margin": MARGIN}, skip=[{"margin": ["0.6"]}])
     assert len(either.ablation.variants) == len(either.skipped) == 2
 

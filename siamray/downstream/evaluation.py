@@ -1,6 +1,6 @@
 """An encoder and a store go in; predictions, metrics and example maps of every task come out."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from siamray.data.store import Store
 from siamray.downstream import bag_task, birads, density, detection, outcome, patches
 from siamray.downstream.bags import encode_images
 from siamray.downstream.examples import write_examples
+from siamray.downstream.metrics import measure, parse_metric
 from siamray.downstream.shown_pairs import write_pairs
 from siamray.errors import UserError
 from siamray.pretraining.encoder import PairEncoder
@@ -87,9 +88,67 @@ def evaluate(encoder: PairEncoder, store: Store, config: Config, examples: Path 
     return Evaluation(together, metrics, _notes(together))
 
 
+def validation_value(encoder: PairEncoder, store: Store, config: Config, metric: str) -> float:
+    """Measures one metric on validation women, at the least cost, and the same number as `evaluate`.
+
+    Of patches only what the metric needs is computed, and test women's patches are not even cut.
+
+    Args:
+        encoder: its features stay frozen.
+        store: the prepared exams.
+        config: as for `evaluate`.
+        metric: such as validation_patches_linear_auc; of any task but detection.
+
+    Returns:
+        The statistic; NaN where it has none.
+
+    Raises:
+        UserError: the metric is unknown or of test women, or as `evaluate`.
+        ValueError: the encoder gives features that are not finite.
+    """
+    name = parse_metric(metric)
+    if name.split != "validation":
+        raise UserError(f"metric {metric}: of test women; say validation_{metric}")
+    cutter = PairCutter(store, config.pairs)
+    side = patch_side(config)
+
+    def cut(samples: pd.DataFrame, context: int = 0) -> NDArray[np.float32]:
+        return cutter(samples, side, context)
+
+    if name.task == patches.TASK:
+        samples = patches.sample_patches(store, config)
+        seen = samples[samples.split != "test"].reset_index(drop=True)
+        predictions = patches.score(encoder, seen, cut, _least(config, name.score))
+    else:
+        (task,) = (task for task in _known_bag_tasks(config) if task.label == name.task)
+        predictions = bag_task.score(task, encode_images(encoder, store, cut, config), store, config)
+    rows = predictions[(predictions.score == name.score) & (predictions.split == "validation")]
+    if rows.empty:
+        raise UserError(f"metric {metric}: this encoder has no score '{name.score}'; name another metric")
+    codes, women = pd.factorize(rows.woman_id, sort=True)
+    return measure(rows, name.kind, codes, np.empty((0, len(women)), dtype=np.int64)).value
+
+
+def _least(config: Config, score: str) -> Config:
+    """Switches off what a score of patches does without."""
+    asked = config.downstream
+    return replace(
+        config,
+        downstream=replace(
+            asked,
+            patches=replace(asked.patches, mirrors=asked.patches.mirrors and score == "distance"),
+            label_fractions=asked.label_fractions if "@" in score else [1.0],
+            fine_tuning=asked.fine_tuning if score.startswith("finetuned") else replace(asked.fine_tuning, epochs=0),
+        ),
+    )
+
+
+def _known_bag_tasks(config: Config) -> list[bag_task.BagTask]:
+    return [birads.TASK, outcome.task(config.downstream.outcome), density.TASK]
+
+
 def _bag_tasks(config: Config) -> list[bag_task.BagTask]:
-    known = [birads.TASK, outcome.task(config.downstream.outcome), density.TASK]
-    return [task for task in known if task.label in config.downstream.tasks]
+    return [task for task in _known_bag_tasks(config) if task.label in config.downstream.tasks]
 
 
 def _notes(predictions: pd.DataFrame) -> list[str]:

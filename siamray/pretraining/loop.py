@@ -1,5 +1,6 @@
 """A configuration and a store go in, a trained encoder comes out: the train function that every worker runs."""
 
+import copy
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -29,10 +30,16 @@ from siamray.pretraining.worker import Worker
 from siamray.seeds import named_seed
 
 Report = Callable[[dict[str, Any]], None]
+Examine = Callable[[int, encoder.PairEncoder], bool]
+"""Given the number of epochs done and the encoder as it would be exported then; says whether to go on."""
 
 
 class DivergedError(RuntimeError):
     """A loss or a distance is no longer a number: going on would only cost."""
+
+
+class StoppedError(RuntimeError):
+    """The run was told to stop before its last epoch."""
 
 
 @dataclass
@@ -60,7 +67,9 @@ class _Run:
         return self.learner.networks
 
 
-def train(config: Config, store: Store, folder: Path, worker: Worker, report: Report) -> None:
+def train(
+    config: Config, store: Store, folder: Path, worker: Worker, report: Report, examine: Examine | None = None
+) -> None:
     """Trains the networks and exports the first one; resumes from the run's checkpoint where there is one.
 
     Leaves in the folder: ``encoder/`` (timm local-dir), ``epochs.parquet`` and ``distances.parquet``; until it ends
@@ -72,10 +81,13 @@ def train(config: Config, store: Store, folder: Path, worker: Worker, report: Re
         folder: of the run, shared by all workers.
         worker: this worker among all.
         report: told one record per epoch by the leading worker's numbers; called by every worker.
+        examine: asked by the leading worker after every epoch but the last; it gets a copy, and the training has the
+            same numbers with it as without.
 
     Raises:
         UserError: no pairs, too few pairs for the workers, a checkpoint of another run.
         DivergedError: a loss that is not a number.
+        StoppedError: `examine` said so.
     """
     run = _set_up(config, store, folder, worker)
     first = _resume(run)
@@ -89,9 +101,13 @@ def train(config: Config, store: Store, folder: Path, worker: Worker, report: Re
         losses = _train_epoch(run, epoch, weights)
         measured = _measure(run, epoch + 1)
         _log(run, epoch + 1, losses, weights, measured, time.perf_counter() - started)
+        # Before the checkpoint: a run killed in between does the epoch again, and misses no examination.
+        go_on = _examined(run, epoch + 1, examine)
         if worker.leads:
             _save(run, epoch + 1)
         report(run.epochs[-len(run.networks)])
+        if not go_on:
+            raise StoppedError(f"stopped after epoch {epoch + 1} of {config.pretraining.epochs}")
     if worker.leads:
         _export(run)
     worker.wait()
@@ -333,9 +349,29 @@ def _resume(run: _Run) -> int:
     return int(state["epoch"])
 
 
+def _examined(run: _Run, epoch: int, examine: Examine | None) -> bool:
+    """Lets the leading worker examine a copy of the first network; all workers get its answer."""
+    if examine is None or epoch == run.config.pretraining.epochs:
+        return True
+    go_on = True
+    if run.worker.leads:
+        devices = [run.worker.device] if run.worker.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices):
+            # On the CPU, where an exported encoder is evaluated, so that the last epoch would give the same numbers.
+            examined = copy.deepcopy(cast(encoder.PairEncoder, run.networks[0])).cpu().eval()
+            examined.metadata = {**examined.metadata, **_metadata(run)}
+            go_on = examine(epoch, examined)
+    return bool(run.worker.broadcast(go_on))
+
+
 def _export(run: _Run) -> None:
+    encoder.export(cast(encoder.PairEncoder, run.networks[0]), run.folder / "encoder", _metadata(run))
+
+
+def _metadata(run: _Run) -> dict[str, Any]:
+    """What an exported encoder says of its training."""
     config = run.config
-    metadata = {
+    return {
         "backbone": config.encoder.backbone,
         "patch_pixels": run.side,
         "spacing_mm": config.preparation.spacing_mm,
@@ -349,4 +385,3 @@ def _export(run: _Run) -> None:
         "batch_pairs": run.batch * run.worker.world_size,
         "identity": checkpoint.identity_hash(run.identity),
     }
-    encoder.export(cast(encoder.PairEncoder, run.networks[0]), run.folder / "encoder", metadata)

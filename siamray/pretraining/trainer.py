@@ -13,7 +13,7 @@ from siamray.data.store import Store
 from siamray.errors import UserError
 from siamray.files import write_json
 from siamray.pretraining import checkpoint, loop
-from siamray.pretraining.loop import DivergedError, Report
+from siamray.pretraining.loop import DivergedError, Examine, Report, StoppedError
 from siamray.pretraining.threads import threads
 from siamray.pretraining.worker import Worker
 
@@ -22,11 +22,14 @@ _RAY_FOLDER = "ray"
 # What Ray must be asked for the process that waits for its workers (it refuses 0). Each worker asks for as much less:
 # two workers of one processor then fit on two processors, where the sum would wait for ever.
 WAITING_CPUS = 0.01
-# A worker's UserError or DivergedError, for the process that started the workers.
+# What ended a worker and would end it again, for the process that started the workers.
 _VERDICT_FILE = "verdict.json"
+_VERDICTS: dict[str, type[Exception]] = {kind.__name__: kind for kind in (UserError, DivergedError, StoppedError)}
 
 
-def pretrain(config: Config, store: Store, folder: Path, report: Report | None = None) -> Path:
+def pretrain(
+    config: Config, store: Store, folder: Path, report: Report | None = None, examine: Examine | None = None
+) -> Path:
     """Trains one encoder, going on from the run's checkpoint where there is one.
 
     Args:
@@ -34,6 +37,7 @@ def pretrain(config: Config, store: Store, folder: Path, report: Report | None =
         store: the prepared exams.
         folder: of the run, reachable from all workers.
         report: told one record per epoch; only called when training in this process.
+        examine: see loop.train; it is pickled for Ray Train workers.
 
     Returns:
         The folder of the exported encoder. The checkpoint stays: the caller removes it when it needs it no more.
@@ -41,12 +45,13 @@ def pretrain(config: Config, store: Store, folder: Path, report: Report | None =
     Raises:
         UserError: as loop.train, or workers that can never be placed.
         DivergedError: a loss that is not a number.
+        StoppedError: `examine` said so.
     """
     if config.cluster.workers == 0:
         with threads(config.cluster.cpus):
-            loop.train(config, store, folder, Worker(device=_device()), report or (lambda _: None))
+            loop.train(config, store, folder, Worker(device=_device()), report or (lambda _: None), examine)
     else:
-        _train_on_workers(config, store, folder)
+        _train_on_workers(config, store, folder, examine)
     return folder / "encoder"
 
 
@@ -74,14 +79,19 @@ def _device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def _train_on_workers(config: Config, store: Store, folder: Path) -> None:
+def _train_on_workers(config: Config, store: Store, folder: Path, examine: Examine | None) -> None:
     from ray import train as ray_train
     from ray.train.torch import TorchConfig, TorchTrainer
 
     asked = config.cluster
     trainer = TorchTrainer(
         _work,
-        train_loop_config={"config": to_dict(config), "store": str(store.path), "folder": str(folder)},
+        train_loop_config={
+            "config": to_dict(config),
+            "store": str(store.path),
+            "folder": str(folder),
+            "examine": examine,
+        },
         torch_config=TorchConfig(backend="nccl" if asked.gpus else "gloo"),
         scaling_config=ray_train.ScalingConfig(
             num_workers=asked.workers,
@@ -102,14 +112,14 @@ def _train_on_workers(config: Config, store: Store, folder: Path) -> None:
     except ray_train.TrainingFailedError:
         _raise_verdict(verdict)
         raise
+    _raise_verdict(verdict)
 
 
 def _raise_verdict(path: Path) -> None:
     """Raises what a worker wrote down, as training in this process would have raised it."""
     if path.exists():
         record = json.loads(path.read_text(encoding="utf-8"))
-        kinds: dict[str, type[Exception]] = {kind.__name__: kind for kind in (UserError, DivergedError)}
-        raise kinds[record["kind"]](record["message"])
+        raise _VERDICTS[record["kind"]](record["message"])
 
 
 def _work(settings: dict[str, Any]) -> None:
@@ -124,11 +134,15 @@ def _work(settings: dict[str, Any]) -> None:
     # An attempt that ended by its own options or numbers ends so again: Ray's retries are for lost machines.
     _raise_verdict(folder / _VERDICT_FILE)
     try:
+        store = Store.open(settings["store"])
         with threads(config.cluster.cpus):
-            loop.train(config, Store.open(settings["store"]), folder, worker, lambda record: ray_train.report(record))
-    except (UserError, DivergedError) as error:
+            loop.train(config, store, folder, worker, lambda record: ray_train.report(record), settings["examine"])
+    except tuple(_VERDICTS.values()) as error:
         write_json(folder / _VERDICT_FILE, {"kind": type(error).__name__, "message": str(error)})
-        raise
+        # All workers stop together, so that Ray need not end any of them, nor start them all again as it would on an
+        # error.
+        if not isinstance(error, StoppedError):
+            raise
 
 
 def finish(folder: Path) -> None:

@@ -5,9 +5,11 @@
     trials.parquet        one row per trial: see TRIAL_COLUMNS; its metadata say what each row was read from
     comparison.parquet    one row per variant and metric: see COMPARISON_COLUMNS
     .lock                 held by the driver that runs, names its process
+    selection.parquet     of a search: one row per setting: see SELECTION_COLUMNS
     report.html           written by dashboards.report
     trials/<trial_id>/
         epochs.parquet        one row per epoch and network: see EPOCH_COLUMNS
+        validation.parquet    of a search that stops trials early, one row per look: see VALIDATION_COLUMNS
         distances.parquet     one row per epoch and network: see DISTANCE_COLUMNS
         predictions.parquet   one row per task, score, draw and sample: see PREDICTION_COLUMNS
         examples/             <entry_id>_left.png, <entry_id>_right.png, maps.parquet, boxes.parquet of some test exams;
@@ -24,6 +26,8 @@ EXPERIMENT_FILE = "experiment.json"
 TRIAL_FILE = "trial.json"
 TRIALS_FILE = "trials.parquet"
 COMPARISON_FILE = "comparison.parquet"
+SELECTION_FILE = "selection.parquet"
+VALIDATION_FILE = "validation.parquet"
 REPORT_FILE = "report.html"
 TRIALS_FOLDER = "trials"
 EXAMPLES_FOLDER = "examples"
@@ -33,7 +37,8 @@ EXPERIMENT_KEYS: dict[str, Any] = {
     "kind": "ablation",  # ablation or search
     "question": "",  # what is asked, one sentence
     "reference": None,  # the variant the others are compared with
-    "metric": None,  # the primary metric
+    "metric": None,  # the primary metric; of a search: its first objective
+    "objectives": {},  # of a search: metric -> maximize or minimize
     "variants": {},  # name -> list of its overrides; of a search: "searched" -> the options it varies
     "controls": {},  # name -> list of its overrides
     "design": {},  # DESIGN_KEYS: what made the variants
@@ -69,8 +74,8 @@ TRIAL_KEYS: dict[str, Any] = {
     "variant": None,
     "seed": None,
     "fold": 0,
-    "state": None,  # finished or failed
-    "reason": "",  # why it failed, one line
+    "state": None,  # finished, failed, or pruned: stopped early by a search, so without metrics
+    "reason": "",  # why it failed or when it was stopped, one line
     "config": {},  # the resolved configuration
     "metrics": {},  # name -> {value, low, high} or a number; null = not a number
     "notes": [],  # per task and score: what was chosen, left out, or replaced by a fallback
@@ -90,9 +95,9 @@ COST_COLUMNS = ["wall_s", "cpu_s", "gpu_s", "pretrain_s", "evaluate_s"]
 TRIAL_COLUMNS = ["trial_id", "variant", "role", "seed", "fold", "state", "reason", "started", "ended"]
 """First columns of trials.parquet.
 
-``role`` is variant or control, "" where unknown; ``state`` is finished, failed, or broken (unreadable: ``reason`` says
-why). COST_COLUMNS follow and, for every metric m, ``m``, ``m_low``, ``m_high``: the value and the ends of its interval,
-NaN where there is none.
+``role`` is variant or control, "" where unknown; ``state`` is finished, failed, pruned, or broken (unreadable:
+``reason`` says why). COST_COLUMNS follow and, for every metric m, ``m``, ``m_low``, ``m_high``: the value and the ends
+of its interval, NaN where there is none.
 """
 
 COMPARISON_COLUMNS: dict[str, str] = {
@@ -118,6 +123,22 @@ COMPARISON_COLUMNS: dict[str, str] = {
     "note": "str",  # what to mind when reading the row; "" where nothing
 }
 """Columns of comparison.parquet and their types."""
+
+SELECTION_COLUMNS: dict[str, str] = {
+    "number": "Int64",  # Optuna's number of the trial
+    "trial_id": "str",  # folder of the trial; "" of one that another experiment lent
+    "state": "str",  # complete, pruned or failed
+    "settings": "str",  # what was drawn, as words of a command line
+    "front": "bool",  # no other complete trial is better in one objective and as good in all
+    "winner": "bool",  # the one that is confirmed
+    "epoch": "Int64",  # the last epoch at which a pruner looked at it
+    "source": "str",  # experiment and trial that it was taken from; "" where it was run here
+    "reason": "str",  # why it failed or was stopped
+}
+"""First columns of selection.parquet; a column of every objective follows, NaN unless the trial is complete."""
+
+VALIDATION_COLUMNS = ["epoch", "metric", "value"]
+"""Columns of validation.parquet: epochs done, and the objective on validation women then."""
 
 EPOCH_COLUMNS = [
     *("epoch", "network"),  # counted from 0; A or B

@@ -32,11 +32,15 @@ from siamray.sweeps.contract import (
     PREDICTION_COLUMNS,
     REPORT_FILE,
     SCHEMA,
+    SELECTION_COLUMNS,
+    SELECTION_FILE,
     TRIAL_COLUMNS,
     TRIAL_FILE,
     TRIAL_KEYS,
     TRIALS_FILE,
     TRIALS_FOLDER,
+    VALIDATION_COLUMNS,
+    VALIDATION_FILE,
 )
 from siamray.sweeps.known_rows import TABLES, FileStates, file_states, read_known, with_states
 from siamray.sweeps.reading import Unreadable, check_parquet, read_json, read_parquet
@@ -47,9 +51,12 @@ __all__ = [
     "EXPERIMENT_FILE",
     "REPORT_FILE",
     "SCHEMA",
+    "SELECTION_COLUMNS",
+    "SELECTION_FILE",
     "TRIALS_FILE",
     "TRIALS_FOLDER",
     "TRIAL_FILE",
+    "VALIDATION_FILE",
     "Examples",
     "Results",
     "Unreadable",
@@ -376,6 +383,7 @@ class Results:
         experiment: see EXPERIMENT_KEYS.
         trials: see TRIAL_COLUMNS; read from the trial folders, so current while a sweep runs.
         comparison: see COMPARISON_COLUMNS; no rows where nothing is compared yet.
+        selection: see SELECTION_COLUMNS; no rows but of a search.
         unfinished: ids of trials that have a folder but no trial.json: they run, or died.
     """
 
@@ -383,6 +391,7 @@ class Results:
     experiment: dict[str, Any]
     trials: pd.DataFrame
     comparison: pd.DataFrame
+    selection: pd.DataFrame
     unfinished: list[str]
 
     def trial(self, trial_id: str) -> dict[str, Any]:
@@ -396,6 +405,10 @@ class Results:
     def distances(self, trial_id: str) -> pd.DataFrame:
         """Returns DISTANCE_COLUMNS of a trial; no rows where it trained nothing."""
         return self._table(trial_id, "distances.parquet", DISTANCE_COLUMNS)
+
+    def validation(self, trial_id: str) -> pd.DataFrame:
+        """Returns VALIDATION_COLUMNS of a trial; no rows where no pruner looked at it."""
+        return self._table(trial_id, VALIDATION_FILE, VALIDATION_COLUMNS)
 
     def predictions(self, trial_id: str) -> pd.DataFrame:
         """Returns PREDICTION_COLUMNS of a trial; no rows where it predicted nothing."""
@@ -436,13 +449,14 @@ def load(path: Path) -> Results:
     else:
         trials = read_parquet(path / TRIALS_FILE, [*TRIAL_COLUMNS, *COST_COLUMNS])
     comparison = read_parquet(path / COMPARISON_FILE, list(COMPARISON_COLUMNS))
+    selection = read_parquet(path / SELECTION_FILE, list(SELECTION_COLUMNS))
     wanted = experiment["trials"]
     unfinished = [
         folder.name
         for folder in _trial_folders(path)
         if not (folder / TRIAL_FILE).is_file() and (wanted is None or folder.name in wanted)
     ]
-    return Results(path, experiment, trials, comparison.astype(COMPARISON_COLUMNS), unfinished)
+    return Results(path, experiment, trials, comparison.astype(COMPARISON_COLUMNS), selection, unfinished)
 
 
 def _trial_folders(experiment: Path) -> list[Path]:
@@ -472,8 +486,8 @@ def _what_is_wrong(record: Mapping[str, Any], trial_id: str) -> str:
         return f"{TRIAL_FILE} lacks {', '.join(missing)}"
     if record["trial_id"] != trial_id:
         return f"{TRIAL_FILE} is of trial {record['trial_id']}, but its folder is named {trial_id}"
-    if record["state"] not in ("finished", "failed"):
-        return f"{TRIAL_FILE}: state is '{record['state']}', neither finished nor failed"
+    if record["state"] not in ("finished", "failed", "pruned"):
+        return f"{TRIAL_FILE}: state is '{record['state']}', not finished, failed or pruned"
     if not all(isinstance(record.get(key, 0), int) for key in ("seed", "fold")):
         return f"{TRIAL_FILE}: seed or fold is not a whole number"
     return ""

@@ -16,7 +16,7 @@ from siamray.downstream.evaluation import Evaluation, check_tasks, evaluate
 from siamray.errors import UserError
 from siamray.files import write_parquet
 from siamray.pretraining import encoder, trainer
-from siamray.pretraining.loop import DivergedError
+from siamray.pretraining.loop import DivergedError, Examine, StoppedError
 from siamray.pretraining.threads import threads
 from siamray.provenance import code_fingerprint, git_state, versions
 from siamray.sweeps import results
@@ -25,7 +25,9 @@ from siamray.sweeps.ablation import Trial
 Report = Callable[[dict[str, Any]], None]
 
 
-def run_trial(trial: Trial, store: Store, folder: Path, report: Report | None = None) -> dict[str, Any]:
+def run_trial(
+    trial: Trial, store: Store, folder: Path, report: Report | None = None, examine: Examine | None = None
+) -> dict[str, Any]:
     """Trains, evaluates and writes one trial; goes on from its checkpoint where an earlier attempt left one.
 
     Args:
@@ -33,18 +35,22 @@ def run_trial(trial: Trial, store: Store, folder: Path, report: Report | None = 
         store: the prepared exams of its configuration.
         folder: ``<results>/<experiment>/trials/<trial_id>``.
         report: told one record per epoch.
+        examine: asked after every epoch whether to go on, see siamray.pretraining.loop.
 
     Returns:
-        What trial.json holds. A run that diverges, or that its options make impossible, is a failed trial with its
-        reason: another attempt would end alike. Whatever else is raised is worth another attempt.
+        What trial.json holds. A run that is stopped early is a pruned trial and has no metrics. One that diverges, or
+        that its options make impossible, is a failed trial with its reason: another attempt would end alike. Whatever
+        else is raised is worth another attempt.
     """
-    record = {**describe(trial, store.fingerprint), **train_and_evaluate(trial.config, store, folder, report)}
+    record = {**describe(trial, store.fingerprint), **train_and_evaluate(trial.config, store, folder, report, examine)}
     results.write_trial(folder, record)
     trainer.finish(folder)
     return record
 
 
-def train_and_evaluate(config: Config, store: Store, folder: Path, report: Report | None = None) -> dict[str, Any]:
+def train_and_evaluate(
+    config: Config, store: Store, folder: Path, report: Report | None = None, examine: Examine | None = None
+) -> dict[str, Any]:
     """Does the work of a trial on the threads of its configuration, and writes its tables and pictures.
 
     Args:
@@ -52,6 +58,7 @@ def train_and_evaluate(config: Config, store: Store, folder: Path, report: Repor
         store: the prepared exams of its configuration.
         folder: to write to; the checkpoint stays, the caller removes it when it needs it no more.
         report: told one record per epoch.
+        examine: asked after every epoch whether to go on, see siamray.pretraining.loop.
 
     Returns:
         What trial.json holds of the outcome: state, reason, metrics, notes, cost, started, ended.
@@ -60,13 +67,14 @@ def train_and_evaluate(config: Config, store: Store, folder: Path, report: Repor
     earlier = _seconds_trained(folder)
     try:
         check_tasks(store, config)
-        trained = trainer.pretrain(config, store, folder, report)
+        trained = trainer.pretrain(config, store, folder, report, examine)
         middle = time.perf_counter()
         # A trial that waits for its Train workers holds no processors of its own.
         with threads(1 if config.cluster.workers else config.cluster.cpus):
             evaluation = evaluate(encoder.load(trained), store, config, folder / "examples")
-    except (DivergedError, UserError) as error:
-        outcome: dict[str, Any] = {"state": "failed", "reason": " ".join(str(error).split())}
+    except (DivergedError, StoppedError, UserError) as error:
+        state = "pruned" if isinstance(error, StoppedError) else "failed"
+        outcome: dict[str, Any] = {"state": state, "reason": " ".join(str(error).split())}
         evaluation, middle = Evaluation(pd.DataFrame(), {}), time.perf_counter()
     else:
         outcome = {"state": "finished", "reason": ""}

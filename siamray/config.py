@@ -707,15 +707,53 @@ class ParameterConfig:
 
 @dataclass
 class SearchConfig:
-    """An Optuna search of the method's options."""
+    """An Optuna search of the method's options: a selection on validation women, and its confirmation on test women."""
 
     name: str = option(MISSING, "name of the experiment: its folder under results")
     question: str = option(MISSING, "what the search looks for, in one sentence")
     metric: str = option(
-        "validation_patches_linear_auc", "objective, maximised; on validation women, never on test women"
+        "validation_patches_linear_auc",
+        "the objective of a search with one, maximised; on validation women, never on test women",
     )
-    sampler: str = option("tpe", "tpe or random", choices=("tpe", "random"))
-    trials: int = option(20, "number of trials", low=1)
+    objectives: Dict[str, str] = option(
+        {},
+        "several objectives: metric on validation women, or a cost of the trial in seconds (cpu_s, gpu_s, wall_s, "
+        "pretrain_s) -> maximize or minimize; none = metric alone",
+    )
+    sampler: str = option(
+        "tpe",
+        "tpe and multivariate_tpe learn conditional options too; nsga2 and nsga3 (several objectives, hundreds of "
+        "trials), gp, cmaes (pip install 'siamray[cmaes]'), quasi_random and random draw some at random, as they say",
+        choices=("tpe", "multivariate_tpe", "nsga2", "nsga3", "gp", "cmaes", "random", "quasi_random"),
+    )
+    population: int = option(
+        10, "trials of a generation of nsga2 and nsga3; small, as searches here have tens of trials", low=2
+    )
+    pruner: str = option(
+        "none",
+        "stops trials early by their objective on validation women: asha (a trial goes on at epoch grace_epochs x "
+        "reduction^k if it is among the best 1/reduction there; Li 2020) or median (if not below the median of the "
+        "trials before); of one objective only; none by default, as slow starters lose",
+        choices=("none", "asha", "median"),
+    )
+    evaluate_every: int = option(
+        1, "epochs between two looks of a pruner; one look costs a linear probe on validation women", low=1
+    )
+    grace_epochs: int = option(1, "epochs that every trial trains before a pruner may stop it", low=1)
+    reduction: int = option(3, "asha lets one trial in so many go on; 3 wastes less than 4 among few trials", low=2)
+    startup_trials: int = option(5, "trials that must have ended before median pruning starts; Optuna's default", low=1)
+    trials: Optional[int] = option(
+        20, "budget: different settings that are tried, stopped and failed ones too; null = no limit", low=1
+    )
+    hours: Optional[float] = option(None, "budget: hours that the search runs, all its runs together", low=0)
+    cpu_hours: Optional[float] = option(None, "budget: hours of processors that its trials reserve", low=0)
+    gpu_hours: Optional[float] = option(None, "budget: hours of GPUs that its trials reserve", low=0)
+    warm_start: Optional[str] = option(
+        None, "folder RESULTS/EXPERIMENT whose finished trials the sampler learns from, where they lie in the space"
+    )
+    confirm: int = option(
+        3, "fresh seeds on which the winner is compared with the untouched base on test women; 0 = none", low=0
+    )
     parameters: Dict[str, ParameterConfig] = option({}, "option -> where it may lie")
 
 

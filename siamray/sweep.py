@@ -1,9 +1,10 @@
 """The command ``python -m siamray.sweep``: an ablation or a search, from exams to a compared table and a report."""
 
 import dataclasses
+import re
 import shlex
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,8 +15,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from dashboards.report import write_report
-from siamray.compose import compose
-from siamray.config import Config
+from siamray.compose import compose, compose_variant
+from siamray.config import AblationConfig, Config, SearchConfig
 from siamray.data.preparation import existing_store, prepare
 from siamray.data.store import Store
 from siamray.downstream.froc import RATES
@@ -24,7 +25,7 @@ from siamray.errors import UserError, run_command
 from siamray.files import write_parquet
 from siamray.provenance import git_state, versions
 from siamray.sweeps import results, status, tables, verification
-from siamray.sweeps.ablation import Trial, compose_variants, list_trials, shared_words
+from siamray.sweeps.ablation import Trial, base_words, compose_variants, list_trials, make_trial, shared_words
 from siamray.sweeps.comparison import HEAD_SCORE, compare
 from siamray.sweeps.cost import estimate
 from siamray.sweeps.designs import Design, make_design
@@ -33,8 +34,9 @@ from siamray.sweeps.driver import sole_driver
 from siamray.sweeps.export import write_tables
 from siamray.sweeps.fixed_arithmetic import fix_arithmetic
 from siamray.sweeps.runner import run_trials, unfinished
-from siamray.sweeps.search import check_parameters, run_search
+from siamray.sweeps.search import VARIANT, Selection, run_search
 from siamray.sweeps.sharing import share, shareable
+from siamray.sweeps.study import check_search, metrics_sought, objectives, sampler_limits
 
 _Store = TypeVar("_Store", Store, Store | None)
 
@@ -47,6 +49,9 @@ SECONDARY_METRICS = {
     "density": ("density_attention_macro_auc",),
     "detection": ("detection_distance_froc_mean", "detection_linear_froc_mean"),
 }
+# Of a search: what it selected, and what that is compared with on fresh seeds.
+WINNER = "winner"
+BASE = "base"
 
 
 def main(words: list[str]) -> None:
@@ -71,8 +76,9 @@ def main(words: list[str]) -> None:
         _check_metric(config.ablation.metric, config)
         run_ablation(config, words, console)
     elif config.search is not None:
-        _check_metric(config.search.metric, config)
-        check_parameters(config.search)
+        check_search(config.search)
+        for metric in metrics_sought(config.search):
+            _check_metric(metric, config)
         run_searching(config, words, console)
 
 
@@ -126,37 +132,57 @@ def run_ablation(config: Config, words: list[str], console: Console) -> None:
 
 
 def run_searching(config: Config, words: list[str], console: Console) -> None:
-    """Runs a search: prepare, Optuna's trials, table of the best settings."""
+    """Runs a search: prepare, Optuna's trials, the selection, and the winner against the base on fresh seeds."""
     search = config.search
     assert search is not None
     experiment = Path(config.results) / search.name
     if config.dry_run:
-        print(f"search {search.name}: {search.trials} trials of {len(search.parameters)} options by {search.sampler}")
-        for name, parameter in search.parameters.items():
-            place = parameter.choices or f"{parameter.low:g} to {parameter.high:g}{' (log)' if parameter.log else ''}"
-            print(f"  {name}: {place}")
+        _print_search(search)
         return
     with sole_driver(experiment):
         store = prepare(config)
-        results.write_experiment(
-            experiment,
-            {
-                **_common_record(config, words, store),
-                "name": search.name,
-                "kind": "search",
-                "question": search.question,
-                "metric": search.metric,
-                "variants": {"searched": list(search.parameters)},
-                "planned": search.trials,
-                "seeds": [config.seed],
-                "folds": [config.data.fold],
-            },
-        )
+        _check_kind(experiment, "search", search.question)
+        record = _search_record(config, words, store)
+        if not (experiment / results.EXPERIMENT_FILE).exists():
+            results.write_experiment(experiment, record)
         found = run_search(config, words, store, experiment, console)
-        results.collect(experiment)
+        write_parquet(experiment / results.SELECTION_FILE, found.table)
+        planned, trials = _confirmation(config, words, found, store, experiment)
+        run_trials(
+            unfinished(trials, experiment),
+            {trial.trial_id: store.path for trial in trials},
+            experiment,
+            config.cluster,
+            console,
+        )
+        tested = [metric.removeprefix("validation_") for metric in metrics_sought(search)]
+        comparison = (
+            compare_trials(planned, trials, experiment, tested)
+            if trials
+            else pd.DataFrame(columns=list(results.COMPARISON_COLUMNS))
+        )
+        write_parquet(experiment / results.COMPARISON_FILE, comparison)
+        ids = [trial.trial_id for trial in trials]
+        record |= {"trials": [*found.trials, *ids], "seeds": sorted({config.seed, *(trial.seed for trial in trials)})}
+        if planned.ablation is not None:
+            record |= {"reference": BASE, "variants": record["variants"] | planned.ablation.variants}
+        results.write_experiment(experiment, record)
+        done = results.collect(experiment)
         report = write_report(experiment)
-    _print_found(found, search.metric)
+    _print_found(found, objectives(search))
+    done = done[done.trial_id.isin(ids)]
+    if planned.ablation is not None:
+        _print_comparison(planned, comparison, done, tested)
     print(f"report: {report}")
+    if found.winner is None:
+        failed = found.table[found.table.state == "failed"]
+        first = f"; the first failed: {failed.reason.iloc[0]}" if len(failed) else ""
+        raise UserError(f"{experiment}: none of {len(found.table)} settings was trained to its end{first}")
+    if len(failed := done[done.state != "finished"]):
+        raise UserError(
+            f"{len(failed)} of {len(done)} trials on fresh seeds failed, first {failed.trial_id.iloc[0]}: "
+            f"{failed.reason.iloc[0]}; the same command tries them again"
+        )
 
 
 def export(words: list[str]) -> None:
@@ -176,13 +202,66 @@ def export(words: list[str]) -> None:
 SUBCOMMANDS = {"status": status.main, "export": export, "verify": verification.main}
 
 
-def compare_trials(config: Config, trials: list[Trial], experiment: Path) -> pd.DataFrame:
+def _search_record(config: Config, words: list[str], store: Store) -> dict[str, Any]:
+    search = config.search
+    assert search is not None
+    sought = objectives(search)
+    return {
+        **_common_record(config, words, store),
+        "name": search.name,
+        "kind": "search",
+        "question": search.question,
+        "metric": next(iter(sought)),
+        "objectives": sought,
+        "variants": {VARIANT: list(search.parameters)},
+        "planned": search.trials,
+        "seeds": [config.seed],
+        "folds": [config.data.fold],
+    }
+
+
+def _confirmation(
+    config: Config, words: list[str], found: Selection, store: Store, experiment: Path
+) -> tuple[Config, list[Trial]]:
+    """Plans the comparison of a search's winner with the untouched base: an ablation on fresh seeds and test women.
+
+    Returns:
+        The configuration of the ablation and its trials; no ablation and no trials where none is asked for, nothing was
+        selected, or the winner is the base itself.
+    """
+    search = config.search
+    assert search is not None
+    none = dataclasses.replace(config, search=None)
+    if found.winner is None or search.confirm == 0:
+        return none, []
+    asked = AblationConfig(
+        name=search.name,
+        question=search.question,
+        reference=BASE,
+        metric=metrics_sought(search)[0].removeprefix("validation_"),
+        variants={BASE: [], WINNER: found.winner},
+    )
+    planned = dataclasses.replace(none, ablation=asked, seed=found.fresh_seed, seeds=search.confirm)
+    base, winner = (
+        make_trial(name, "variant", fix_arithmetic(compose_variant("sweep", base_words(words), overrides), experiment),
+                   store.fingerprint)
+        for name, overrides in asked.variants.items()
+    )  # fmt: skip
+    if base.config == winner.config:
+        found.notes.append("the winner is the base itself: there is nothing to confirm")
+        return none, []
+    composed = {BASE: base.config, WINNER: winner.config}
+    return planned, list_trials(planned, composed, lambda chosen: (chosen, store.fingerprint))
+
+
+def compare_trials(config: Config, trials: list[Trial], experiment: Path, further: Sequence[str] = ()) -> pd.DataFrame:
     """Compares every variant and control with the reference, metric by metric.
 
     Args:
         config: of the sweep.
         trials: all of its trials; those not finished are missing from the comparison, which says so.
         experiment: ``<results>/<experiment>``.
+        further: metrics beside the primary one and those that every ablation compares.
 
     Returns:
         The columns of comparison.parquet, primary metric first; no rows if the reference has no finished trial.
@@ -215,7 +294,7 @@ def compare_trials(config: Config, trials: list[Trial], experiment: Path) -> pd.
             config.downstream.intervals,
             costs,
         )
-        for metric in dict.fromkeys((ablation.metric, *_secondary_metrics(config), *of_head))
+        for metric in dict.fromkeys((ablation.metric, *further, *_secondary_metrics(config), *of_head))
     ]
     return pd.concat(compared, ignore_index=True)
 
@@ -265,10 +344,14 @@ def _check_same_question(experiment: Path, config: Config) -> None:
     """
     ablation = config.ablation
     assert ablation is not None
+    _check_kind(experiment, "ablation", ablation.question)
+
+
+def _check_kind(experiment: Path, kind: str, question: str) -> None:
     if not (experiment / results.EXPERIMENT_FILE).exists():
         return
     stored = results.read_experiment(experiment)
-    if stored["kind"] != "ablation" or stored["question"] != ablation.question:
+    if stored["kind"] != kind or stored["question"] != question:
         raise UserError(f"{experiment} holds another question ('{stored['question']}'); name another results=DIR")
 
 
@@ -380,27 +463,66 @@ def _progress_line(trials: int, done: int, same: Mapping[str, Path]) -> str:
     return f"{trials} trials, {done} of them done before{shared}"
 
 
-def _print_comparison(config: Config, comparison: pd.DataFrame, trials: pd.DataFrame) -> None:
+def _print_comparison(
+    config: Config, comparison: pd.DataFrame, trials: pd.DataFrame, further: Sequence[str] = ()
+) -> None:
     ablation = config.ablation
     assert ablation is not None
     console = _table_console()
-    for metric in dict.fromkeys((ablation.metric, *_printed_metrics(config))):
+    for metric in dict.fromkeys((ablation.metric, *further, *_printed_metrics(config))):
         console.print(tables.console_table(comparison, metric, config.downstream.intervals.confidence))
     women = comparison.women.max() if len(comparison) else 0
     console.print(f"{len(trials)} trials, {women} test women")
 
 
-def _print_found(found: pd.DataFrame, metric: str) -> None:
+def _print_search(search: SearchConfig) -> None:
+    """Prints what a search would do."""
+    limits = {"trials": search.trials, "hours": search.hours, "CPU hours": search.cpu_hours}
+    limits["GPU hours"] = search.gpu_hours
+    budget = " or ".join(f"{limit:g} {unit}" for unit, limit in limits.items() if limit is not None)
+    print(f"search {search.name}: {budget} of {len(search.parameters)} options by {search.sampler}")
+    for name, direction in objectives(search).items():
+        print(f"  {direction} {name}")
+    for name, parameter in search.parameters.items():
+        place = parameter.choices or f"{parameter.low:g} to {parameter.high:g}{' (log)' if parameter.log else ''}"
+        print(f"  {name}: {place}")
+    if note := sampler_limits(search):
+        print(note)
+    if search.confirm:
+        print(f"then the winner and the untouched base on {search.confirm} fresh seeds: {2 * search.confirm} trials")
+
+
+def _print_found(found: Selection, sought: dict[str, str]) -> None:
+    """Prints the Pareto front of several objectives, or the best settings of one."""
+    several = len(sought) > 1
     table = Table(
-        metric, "setting", title="best settings found (a selection: confirm it on fresh seeds)", show_lines=True
-    )
-    for row in found.head(10).to_dict("records"):
-        setting = {name: value for name, value in row.items() if name not in ("trial", metric) and not pd.isna(value)}
-        words = [
-            f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}" for name, value in setting.items()
-        ]
-        table.add_row(f"{row[metric]:.3f}", " ".join(words))
-    _table_console().print(table)
+        "", *sought, "setting", show_lines=True,
+        title=f"{'Pareto front' if several else 'best settings'}: a selection on validation women, not a result",
+        caption="*: the winner" + (", the member of the front nearest to the ideal point" if several else ""),
+    )  # fmt: skip
+    complete = found.table[found.table.state == "complete"]
+    for row in (complete[complete.front] if several else complete.head(10)).to_dict("records"):
+        table.add_row(
+            "*" if row["winner"] else "", *(f"{row[name]:.3f}" for name in sought), _shortened(row["settings"])
+        )
+    console = _table_console()
+    console.print(table)
+    states = found.table.state.value_counts()
+    lent = int(found.table.source.ne("").sum())
+    counts = [f"{states[state]} {state}" for state in ("complete", "pruned", "failed") if state in states]
+    print(f"settings: {', '.join(counts) or 'none'}" + (f"; {lent} of them lent by another experiment" if lent else ""))
+    for note in found.notes:
+        print(note)
+
+
+def _shortened(settings: str) -> str:
+    """Words of a command line with four digits of a number, as rich prints them."""
+
+    def short(word: str) -> str:
+        name, equals, value = word.partition("=")
+        return f"{name}={float(value):.4g}" if equals and re.fullmatch(r"-?\d*\.\d+(e-?\d+)?", value) else word
+
+    return escape(" ".join(map(short, settings.split(" "))))
 
 
 def _table_console() -> Console:

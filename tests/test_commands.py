@@ -172,16 +172,25 @@ def test_trials_that_another_ablation_finished_are_shared_and_compared_as_if_tra
 
 @pytest.mark.slow
 def test_a_search_tries_its_number_of_settings_and_ranks_them_by_validation_women(tmp_path: Path) -> None:
-    words = ["search=method", *TINY, "search.trials=2", "pretraining.epochs=1", f"results={tmp_path}"]
-    done = siamray("sweep", *words)
+    words = ["search=method", *TINY, "search.trials=2", "search.confirm=1", f"results={tmp_path}"]
+    done = siamray("sweep", *words, "pretraining.epochs=1")
     assert done.returncode == 0, done.stderr
-    trials = pd.read_parquet(tmp_path / "method" / "trials.parquet")
-    assert len(trials) == 2
-    assert trials.validation_patches_linear_auc.notna().all()
-    assert "pretraining.masses.weight=" in done.stdout
-    again = siamray("sweep", *words)
+    selection = pd.read_parquet(tmp_path / "method" / "selection.parquet")
+    assert selection.state.tolist() == ["complete"] * 2
+    assert selection[["validation_patches_linear_auc", "validation_patches_distance_auc"]].notna().all(axis=None)
+    for text in ("pretraining.masses.weight=", "Pareto front", "a selection on validation women, not a result"):
+        assert text in done.stdout
+    trials = pd.read_parquet(tmp_path / "method" / "trials.parquet").set_index("variant")
+    assert trials.index.value_counts().to_dict() == {"searched": 2, "base": 1, "winner": 1}
+    assert trials.seed[["base", "winner"]].tolist() == [1, 1]
+    comparison = pd.read_parquet(tmp_path / "method" / "comparison.parquet")
+    primary = comparison[comparison.metric == "patches_linear_auc"].set_index("variant")
+    assert primary.value["winner"] == trials.patches_linear_auc["winner"]
+    assert primary.effect["winner"] == pytest.approx(primary.value["winner"] - primary.value["base"])
+    again = siamray("sweep", *words, "pretraining.epochs=1")
     assert again.returncode == 0, again.stderr
-    assert len(pd.read_parquet(tmp_path / "method" / "trials.parquet")) == 2
+    assert len(pd.read_parquet(tmp_path / "method" / "trials.parquet")) == 4
+    refused(siamray("sweep", *words, "pretraining.epochs=2"), "pretraining.epochs was 1, is 2", "another results=DIR")
 
 
 @pytest.mark.slow

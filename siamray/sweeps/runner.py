@@ -114,7 +114,7 @@ def _tune(
             ),
         ).fit()
         return {
-            _name(result.config): _last_line(result.error)
+            _name(result.config): last_line(result.error)
             for result in (grid[index] for index in range(len(grid)))
             if result.error is not None and result.config is not None
         }
@@ -138,7 +138,8 @@ def _name(parameters: dict[str, Any]) -> str:
     return Path(parameters["specification"]["folder"]).name
 
 
-def _last_line(error: BaseException | None) -> str:
+def last_line(error: BaseException | None) -> str:
+    """Takes the line of an error that says what was wrong; Ray puts the traceback of another process before it."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1][:500] if lines else type(error).__name__
 

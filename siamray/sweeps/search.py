@@ -1,82 +1,79 @@
-"""A search configuration goes in; the table of what its Optuna study found comes out; Ray Tune runs the trials."""
+"""A search configuration goes in; what its Optuna study selected comes out; its trials run as tasks of Ray.
 
-import dataclasses
+The driver asks the study for settings and tells it how they ended, so that a stopped trial is told as pruned and a
+diverged one as failed. All that it must remember is on disk: the study in study.log, the trials in their folders, what
+was spent in spent.json. Killed and given the same command, it goes on.
+"""
+
 import json
-import math
-import shutil
-import tempfile
+import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pandas as pd
 from rich.console import Console
 
 from siamray.cluster import connected
-from siamray.compose import compose_variant
-from siamray.config import Config, ParameterConfig, SearchConfig
+from siamray.compose import compose_variant, from_dict, to_dict
+from siamray.config import ClusterConfig, Config, SearchConfig
 from siamray.data.store import Store
 from siamray.errors import UserError
-from siamray.pretraining.loop import DivergedError
+from siamray.files import write_json
 from siamray.sweeps import results
-from siamray.sweeps.ablation import base_words, make_trial
+from siamray.sweeps import study as studies
+from siamray.sweeps.ablation import Trial, base_words, make_trial
+from siamray.sweeps.contract import SELECTION_COLUMNS
+from siamray.sweeps.early_stopping import Examination, answer, forget_answer, read_measured
 from siamray.sweeps.fixed_arithmetic import fix_arithmetic
-from siamray.sweeps.runner import concurrency, trial_resources
-from siamray.sweeps.trial import run_trial
+from siamray.sweeps.runner import concurrency, last_line, trial_resources
+from siamray.sweeps.space import search_overrides, suggest
+from siamray.sweeps.trial import describe, run_trial, trial_to_dict
 
 VARIANT = "searched"
+SPENT_FILE = "spent.json"
+# A trial that a pruner looks at waits for the answer as long.
+_POLL_SECONDS = 0.2
+# A space of a few settings has been tried whole when that many draws in a row gave no new one.
+_DRAWS_IN_A_ROW = 50
 
 
-def check_parameters(search: SearchConfig) -> None:
-    """Makes sure that every searched option says where it may lie.
+@dataclass(frozen=True)
+class Selection:
+    """What a search has found on validation women: a choice, not a result.
 
-    Raises:
-        UserError: naming the option and what it lacks.
+    Attributes:
+        table: SELECTION_COLUMNS and a column per objective, complete trials first: the front, the best first.
+        winner: the words of the setting to confirm; None where no trial is complete.
+        fresh_seed: the first seed that no trial of the search was trained with, and all above it.
+        trials: ids of the trial folders that belong to the search.
+        notes: what a reader must know, one line each.
     """
-    if not search.parameters:
-        raise UserError(f"search={search.name}: has no parameters")
-    for name, parameter in search.parameters.items():
-        if parameter.kind == "categorical":
-            if not parameter.choices:
-                raise UserError(f"search={search.name}: {name} is categorical and has no choices")
-        elif parameter.low is None or parameter.high is None or parameter.low > parameter.high:
-            raise UserError(f"search={search.name}: {name} needs low and high, low first")
-        unknown = set(parameter.only_if) - set(search.parameters)
-        if unknown:
-            raise UserError(f"search={search.name}: {name} depends on {min(unknown)}, which is not searched")
+
+    table: pd.DataFrame
+    winner: list[str] | None
+    fresh_seed: int
+    trials: list[str]
+    notes: list[str]
 
 
-def suggest(trial: Any, parameters: dict[str, ParameterConfig]) -> dict[str, Any]:
-    """Draws one setting from Optuna, parameter by parameter; one that cannot matter is not drawn.
+class Launcher(Protocol):
+    """Runs trials somewhere; what they leave is in their folders."""
 
-    Args:
-        trial: an Optuna trial, or what suggests like one.
-        parameters: option -> where it may lie; conditions refer to options listed before.
+    @property
+    def slots(self) -> int:
+        """How many trials run at a time."""
 
-    Returns:
-        Option -> value.
-    """
-    drawn: dict[str, Any] = {}
-    for name, parameter in parameters.items():
-        if not all(_among(drawn.get(other), value) for other, value in parameter.only_if.items()):
-            continue
-        if parameter.kind == "categorical":
-            drawn[name] = trial.suggest_categorical(name, parameter.choices)
-        elif parameter.kind == "int":
-            drawn[name] = trial.suggest_int(name, int(parameter.low or 0), int(parameter.high or 0), log=parameter.log)
-        else:
-            drawn[name] = trial.suggest_float(
-                name, float(parameter.low or 0), float(parameter.high or 0), log=parameter.log
-            )
-    return drawn
+    def start(self, trial: Trial, folder: Path, examination: Examination | None) -> None:
+        """Starts a trial."""
+
+    def ended(self, seconds: float) -> dict[str, str]:
+        """Waits for a while; trial_id -> why the attempt raised, "" where it did not, of those that ended."""
 
 
-def _among(value: Any, allowed: Any) -> bool:
-    return value in allowed if isinstance(allowed, list) else bool(value == allowed)
-
-
-def run_search(config: Config, words: list[str], store: Store, experiment: Path, console: Console) -> pd.DataFrame:
-    """Runs a search until it has its number of trials, going on where an earlier run of it stopped.
+def run_search(config: Config, words: list[str], store: Store, experiment: Path, console: Console) -> Selection:
+    """Runs a search until its budget is spent, going on where an earlier run of it stopped.
 
     Args:
         config: of the sweep, with its search.
@@ -85,157 +82,364 @@ def run_search(config: Config, words: list[str], store: Store, experiment: Path,
         experiment: ``<results>/<experiment>``.
         console: progress is printed there.
 
-    Returns:
-        One row per completed trial, the best first: value of the objective and the searched options.
-
     Raises:
-        UserError: a parameter that is no option, or workers that can never be placed.
+        UserError: see `studies.check_search`; a folder that holds another search; workers that can never be placed.
+    """
+    base = base_words(words)
+
+    def make(settings: dict[str, Any]) -> Trial:
+        chosen = fix_arithmetic(compose_variant("sweep", base, search_overrides(settings)), experiment)
+        return make_trial(VARIANT, "variant", chosen, store.fingerprint)
+
+    return conduct(
+        config, store, experiment, make, lambda resources: RayLauncher(config.cluster, resources, store), console
+    )
+
+
+def conduct(
+    config: Config,
+    store: Store,
+    experiment: Path,
+    make: Callable[[dict[str, Any]], Trial],
+    launcher: Callable[[dict[str, float]], Launcher],
+    console: Console,
+) -> Selection:
+    """Opens the study, asks and tells until the budget is spent, and selects.
+
+    Args:
+        config: of the sweep, with its search.
+        store: the prepared exams.
+        experiment: ``<results>/<experiment>``.
+        make: makes the trial of a setting.
+        launcher: given the resources of the cluster, what runs the trials; Ray is not started where nothing is to run.
+        console: progress is printed there.
     """
     search = config.search
     assert search is not None
-    study = _open_study(search, experiment)
-    remaining = search.trials - len(_completed(study))
-    if remaining > 0:
+    study = studies.open_study(experiment, search, config.seed, studies.question(config, store.fingerprint))
+    notes = [note for note in [studies.sampler_limits(search)] if note]
+    if search.warm_start is not None:
+        notes.append(str(studies.warm_start(study, config, store.fingerprint)))
+    for note in notes:
+        console.print(note, soft_wrap=True, highlight=False)
+    spent = Spent.read(experiment)
+    if _budget_left(search, study, spent, 0):
         with connected(config.cluster) as resources:
-            _tune(config, words, store, experiment, remaining, concurrency(config.cluster, resources), console)
-    rows = [{"trial": trial.number, search.metric: trial.value, **trial.params} for trial in _completed(study)]
-    table = pd.DataFrame(rows)
-    return table.sort_values(search.metric, ascending=False, ignore_index=True) if rows else table
+            _Driver(config, search, store, experiment, make, launcher(resources), console, study, spent, notes).go()
+    return select(study, search, config.seed, notes)
 
 
-def search_overrides(settings: dict[str, Any]) -> list[str]:
-    """Writes drawn settings as words of the command line."""
-    return [f"{name}={json.dumps(value) if not isinstance(value, str) else value}" for name, value in settings.items()]
+@dataclass
+class Spent:
+    """Hours that a search has taken, all its runs together; written down every few seconds."""
+
+    path: Path
+    hours: float = 0.0
+    cpu_hours: float = 0.0
+    gpu_hours: float = 0.0
+
+    @classmethod
+    def read(cls, experiment: Path) -> "Spent":
+        """Reads what earlier runs have spent."""
+        path = experiment / SPENT_FILE
+        known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        return cls(path, **known)
+
+    def add(self, seconds: float, running: int, cluster: ClusterConfig) -> None:
+        """Adds a while in which some trials held what they reserve, and writes it down."""
+        trainers = max(1, cluster.workers)
+        self.hours += seconds / 3600
+        self.cpu_hours += seconds / 3600 * running * trainers * cluster.cpus
+        self.gpu_hours += seconds / 3600 * running * trainers * cluster.gpus
+        write_json(self.path, {"hours": self.hours, "cpu_hours": self.cpu_hours, "gpu_hours": self.gpu_hours})
 
 
-def _storage(experiment: Path) -> Any:
-    from optuna.storages import JournalStorage
-    from optuna.storages.journal import JournalFileBackend
-
-    return JournalStorage(JournalFileBackend(str(experiment / "study.log")))
-
-
-def _open_study(search: SearchConfig, experiment: Path) -> Any:
-    """Opens the study; trials that a killed driver left running are told as failed, lest they be suggested again."""
-    import optuna
-
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = optuna.create_study(
-        storage=_storage(experiment), study_name=search.name, direction="maximize", load_if_exists=True
-    )
-    for trial in study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):
-        study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
-    return study
+def _budget_left(search: SearchConfig, study: Any, spent: Spent, running: int) -> bool:
+    """Whether a new trial may be asked: neither trials nor hours are used up."""
+    if search.trials is not None and len(studies.own_trials(study)) + running >= search.trials:
+        return False
+    limits = ((search.hours, spent.hours), (search.cpu_hours, spent.cpu_hours), (search.gpu_hours, spent.gpu_hours))
+    return all(limit is None or used < limit for limit, used in limits)
 
 
-def _completed(study: Any) -> list[Any]:
-    import optuna
+@dataclass
+class _Running:
+    """A trial that runs: Optuna's trials of its setting (the first one is told more), and how far it got."""
 
-    return list(study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,)))
-
-
-def _sampler(search: SearchConfig, seed: int) -> Any:
-    import optuna
-
-    kinds: dict[str, Callable[..., Any]] = {"tpe": optuna.samplers.TPESampler, "random": optuna.samplers.RandomSampler}
-    return kinds[search.sampler](seed=seed)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Space:
-    """The define-by-run space that Ray calls with an Optuna trial; a class, as Ray pickles it."""
-
-    parameters: dict[str, ParameterConfig]
-    fixed: dict[str, Any]
-
-    def __call__(self, trial: Any) -> dict[str, Any]:
-        # Ray unflattens names at slashes only, so options keep their dots; it records itself what is drawn.
-        suggest(trial, self.parameters)
-        return {"fixed": self.fixed}
+    asked: list[Any]
+    trial: Trial
+    folder: Path
+    settings: dict[str, Any]
+    attempts: int = 1
+    judged: set[int] = field(default_factory=set)
+    stop: bool = False
 
 
-def _tune(
-    config: Config, words: list[str], store: Store, experiment: Path, trials: int, at_a_time: int, console: Console
-) -> None:
-    from ray import tune
-    from ray.tune.search import ConcurrencyLimiter
-    from ray.tune.search.optuna import OptunaSearch
+@dataclass
+class _Driver:
+    """Asks, starts, judges and tells, until nothing runs and nothing more may be asked."""
 
-    from siamray.sweeps.trial_events import TrialEvents
-
-    search = config.search
-    assert search is not None
-    fixed = {
-        "words": base_words(words),
-        "metric": search.metric,
-        "store": str(store.path),
-        "experiment": str(experiment),
-    }
-
-    searcher = OptunaSearch(
-        _Space(search.parameters, fixed),
-        metric="objective",
-        mode="max",
-        sampler=_sampler(search, config.seed),
-        study_name=search.name,
-        storage=_storage(experiment),
-    )
-    scratch = tempfile.mkdtemp(prefix="siamray-tune-")
-    shown = _Line(console, trials, search.metric)
-    try:
-        tune.Tuner(
-            tune.with_resources(_work, trial_resources(config.cluster)),
-            tune_config=tune.TuneConfig(
-                search_alg=ConcurrencyLimiter(searcher, at_a_time),
-                metric="objective",
-                mode="max",
-                num_samples=trials,
-                reuse_actors=config.cluster.workers == 0,
-            ),
-            run_config=tune.RunConfig(
-                name="search",
-                storage_path=scratch,
-                verbose=0,
-                failure_config=tune.FailureConfig(max_failures=config.cluster.failures),
-                callbacks=[TrialEvents(shown.end)],
-            ),
-        ).fit()
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-
-
-def _work(parameters: dict[str, Any]) -> None:
-    """What the process of a trial does: composes its configuration, runs it or reads what an earlier run left."""
-    from ray import tune
-
-    fixed = parameters["fixed"]
-    settings = {name: value for name, value in parameters.items() if name != "fixed"}
-    store = Store.open(fixed["store"])
-    experiment = Path(fixed["experiment"])
-    config = fix_arithmetic(compose_variant("sweep", fixed["words"], search_overrides(settings)), experiment)
-    trial = make_trial(VARIANT, "variant", config, store.fingerprint)
-    folder = experiment / results.TRIALS_FOLDER / trial.trial_id
-    record = results.finished_trial(folder) or run_trial(trial, store, folder)
-    metric = record["metrics"].get(fixed["metric"], math.nan)
-    value = float(metric["value"] if isinstance(metric, dict) else metric)
-    if not math.isfinite(value):
-        # Raised, so that Optuna is told of a failure; NaN would leave its trial running for ever.
-        raise DivergedError(record["reason"] or f"{fixed['metric']} is not a number")
-    tune.report({"objective": value})
-
-
-@dataclasses.dataclass
-class _Line:
-    """One line on the console per trial that ends."""
-
+    config: Config
+    search: SearchConfig
+    store: Store
+    experiment: Path
+    make: Callable[[dict[str, Any]], Trial]
+    launcher: Launcher
     console: Console
-    trials: int
-    metric: str
-    done: int = 0
+    study: Any
+    spent: Spent
+    notes: list[str]
+    running: dict[str, _Running] = field(default_factory=dict)
+    repeats: int = 0
 
-    def end(self, trial: Any, failed: bool) -> None:
-        """Prints what a trial drew and what came of it."""
-        self.done += 1
-        word = "failed" if failed else f"{self.metric} {trial.last_result.get('objective', math.nan):.3f}"
-        drawn = " ".join(search_overrides({k: v for k, v in trial.config.items() if k != "fixed"}))
-        self.console.print(f"  {self.done}/{self.trials} {word}  {drawn}", style="dim", highlight=False)
+    def go(self) -> None:
+        """Runs the search."""
+        clock = time.monotonic()
+        written = clock
+        while True:
+            while self._may_ask():
+                self._ask()
+            if not self.running:
+                break
+            ended = self.launcher.ended(_POLL_SECONDS)
+            for running in self.running.values():
+                self._judge(running)
+            now = time.monotonic()
+            # Often enough that a killed driver forgets little, and seldom enough for a network's disk.
+            if ended or now - written > 5 * _POLL_SECONDS:
+                self.spent.add(now - written, len(self.running), self.config.cluster)
+                written = now
+            for trial_id, failure in ended.items():
+                self._end(self.running[trial_id], failure)
+        if self.repeats >= _DRAWS_IN_A_ROW and _budget_left(self.search, self.study, self.spent, 0):
+            note = f"{_DRAWS_IN_A_ROW} draws in a row gave no new setting: the space is tried whole"
+            self.notes.append(note)
+            self.console.print(note, soft_wrap=True)
+
+    def _may_ask(self) -> bool:
+        return (
+            len(self.running) < self.launcher.slots
+            and self.repeats < _DRAWS_IN_A_ROW
+            and _budget_left(self.search, self.study, self.spent, len(self.running))
+        )
+
+    def _ask(self) -> None:
+        """Asks for a setting and starts its trial, unless it is known already how it ends."""
+        asked = self.study.ask()
+        settings = suggest(asked, self.search.parameters)
+        if self._is_known(asked, settings=settings):
+            return
+        try:
+            trial = self.make(settings)
+        except UserError as error:
+            record = {"state": "failed", "reason": " ".join(str(error).split())}
+            self._tell([asked], record, settings)
+            return
+        asked.set_user_attr(studies.TRIAL_ID, trial.trial_id)
+        if self._is_known(asked, trial_id=trial.trial_id):
+            return
+        self.repeats = 0
+        folder = self.experiment / results.TRIALS_FOLDER / trial.trial_id
+        running = _Running([asked], trial, folder, settings)
+        if (record_left := _record(folder)) is not None and record_left["state"] in ("finished", "pruned"):
+            # Left by a driver that was killed before it told so.
+            self._judge(running)
+            self._tell(running.asked, record_left, settings)
+            return
+        forget_answer(folder)
+        self.running[trial.trial_id] = running
+        self._start(running)
+
+    def _is_known(self, asked: Any, settings: dict[str, Any] | None = None, trial_id: str = "") -> bool:
+        """Whether a setting, or the trial that it makes, was drawn before; it is told alike, now or when that ends."""
+        for running in self.running.values():
+            if running.settings == settings or running.trial.trial_id == trial_id:
+                running.asked.append(asked)
+                self.repeats += 1
+                return True
+        for first in studies.own_trials(self.study):
+            same_trial = bool(trial_id) and first.user_attrs.get(studies.TRIAL_ID) == trial_id
+            if same_trial or first.params == settings:
+                studies.tell_alike(self.study, asked, first)
+                self.repeats += 1
+                return True
+        return False
+
+    def _start(self, running: _Running) -> None:
+        examination = None
+        if self.search.pruner != "none":
+            examination = Examination(
+                to_dict(running.trial.config),
+                str(self.store.path),
+                str(running.folder),
+                next(iter(studies.objectives(self.search))),
+                self.search.evaluate_every,
+            )
+        self.launcher.start(running.trial, running.folder, examination)
+
+    def _judge(self, running: _Running) -> None:
+        """Reports what a trial has measured to Optuna, epoch by epoch, and answers it whether to go on."""
+        if self.search.pruner == "none":
+            return
+        measured = read_measured(running.folder, next(iter(studies.objectives(self.search))))
+        new = {epoch: value for epoch, value in measured.items() if epoch not in running.judged}
+        for epoch, value in new.items():
+            running.judged.add(epoch)
+            # What is no number says nothing of a trial; one that goes on so fails at its end.
+            if value == value:
+                running.asked[0].report(value, epoch)
+                running.stop = running.stop or bool(running.asked[0].should_prune())
+        if new and running.trial.trial_id in self.running:
+            answer(running.folder, max(new), running.stop)
+
+    def _end(self, running: _Running, failure: str) -> None:
+        """Tells how a trial ended, or starts it again where only its attempt failed."""
+        record = _record(running.folder)
+        if record is None:
+            if running.attempts <= self.config.cluster.failures:
+                running.attempts += 1
+                self._start(running)
+                return
+            reason = failure or "ended without a result"
+            written = {**describe(running.trial, self.store.fingerprint), "state": "failed", "reason": reason}
+            results.write_trial(running.folder, written)
+            record = results.read_trial(running.folder)
+        del self.running[running.trial.trial_id]
+        self._judge(running)
+        # Optuna knows more now, and may draw what it has not drawn yet.
+        self.repeats = 0
+        forget_answer(running.folder)
+        self._tell(running.asked, record, running.settings)
+
+    def _tell(self, asked: list[Any], record: dict[str, Any], settings: dict[str, Any]) -> None:
+        state = studies.tell(self.study, asked[0], record, studies.objectives(self.search))
+        first = self.study.get_trials(deepcopy=False)[asked[0].number]
+        for other in asked[1:]:
+            studies.tell_alike(self.study, other, first)
+        self._show(state, first, settings)
+
+    def _show(self, state: str, told: Any, settings: dict[str, Any]) -> None:
+        words = {
+            "complete": lambda: ", ".join(
+                f"{name} {value:.3f}" for name, value in zip(studies.objectives(self.search), told.values, strict=True)
+            ),
+            "pruned": lambda: f"pruned: {told.user_attrs.get(studies.REASON, '')}",
+            "failed": lambda: f"failed: {told.user_attrs.get(studies.REASON, '')}",
+        }[state]()
+        done = len(studies.own_trials(self.study))
+        of = f"/{self.search.trials}" if self.search.trials is not None else ""
+        line = f"  {done}{of} {words}  {' '.join(search_overrides(settings))}"
+        self.console.print(line, style="red" if state == "failed" else "dim", highlight=False, markup=False)
+
+
+def _record(folder: Path) -> dict[str, Any] | None:
+    """The record of a trial that has ended; None where it has not, or left it damaged."""
+    try:
+        return results.read_trial(folder)
+    except (FileNotFoundError, results.Unreadable):
+        return None
+
+
+def select(study: Any, search: SearchConfig, seed: int, notes: list[str]) -> Selection:
+    """Tabulates a study, finds its Pareto front, and names the winner.
+
+    The winner is the complete trial with the best objective; of several objectives the member of the front that is
+    nearest to the ideal point (see `studies.compromise`).
+
+    Args:
+        study: its trials have ended.
+        search: its configuration.
+        seed: of the search.
+        notes: what is to be told beside it.
+    """
+    sought = studies.objectives(search)
+    directions = list(sought.values())
+    complete = studies.complete(study)
+    values = [list(trial.values) for trial in complete]
+    front = [trial for trial, beaten in zip(complete, studies.dominated(values, directions), strict=True) if not beaten]
+    best = front[studies.compromise([list(trial.values) for trial in front], directions)] if front else None
+    on_front = {trial.number for trial in front}
+    lent = [trial for trial in complete if studies.SOURCE in trial.user_attrs]
+    unknown = [float("nan")] * len(sought)
+    rows = [
+        {
+            "number": trial.number,
+            "trial_id": trial.user_attrs.get(studies.TRIAL_ID, ""),
+            "state": {"COMPLETE": "complete", "PRUNED": "pruned"}.get(trial.state.name, "failed"),
+            "settings": " ".join(search_overrides(trial.params)),
+            "front": trial.number in on_front,
+            "winner": best is not None and trial.number == best.number,
+            "epoch": trial.last_step,
+            "source": trial.user_attrs.get(studies.SOURCE, ""),
+            "reason": trial.user_attrs.get(studies.REASON, ""),
+            **dict(zip(sought, trial.values if trial.state.name == "COMPLETE" else unknown, strict=True)),
+        }
+        for trial in [*studies.own_trials(study), *lent]
+    ]
+    table = pd.DataFrame(rows, columns=[*SELECTION_COLUMNS, *sought]).astype(
+        SELECTION_COLUMNS | dict.fromkeys(sought, "float64")
+    )
+    first, direction = next(iter(sought.items()))
+    order = ["_state", "front", first, "number"]
+    table = (
+        table.assign(_state=table.state.map({"complete": 0, "pruned": 1, "failed": 2}))
+        .sort_values(order, ascending=[True, False, direction == "minimize", True], ignore_index=True)
+        .drop(columns="_state")
+    )
+    return Selection(
+        table,
+        search_overrides(best.params) if best is not None else None,
+        max(studies.seeds_seen(study, seed)) + 1,
+        sorted(set(table.trial_id) - {""}),
+        notes,
+    )
+
+
+class RayLauncher:
+    """Runs trials as tasks of Ray, each with the resources that it reserves."""
+
+    def __init__(self, cluster: ClusterConfig, resources: dict[str, float], store: Store) -> None:
+        """Computes how many fit.
+
+        Args:
+            cluster: resources of a trial.
+            resources: of the whole cluster.
+            store: the prepared exams.
+
+        Raises:
+            UserError: not even one trial fits.
+        """
+        import ray
+
+        self.slots = concurrency(cluster, resources)
+        asked = trial_resources(cluster)
+        # Attempts are counted by the driver: an exception is worth another one only as long as cluster.failures says.
+        self._task = ray.remote(_work).options(num_cpus=asked["CPU"], num_gpus=asked.get("GPU", 0), max_retries=0)
+        self._store = str(store.path)
+        self._tasks: dict[Any, str] = {}
+
+    def start(self, trial: Trial, folder: Path, examination: Examination | None) -> None:
+        """Starts a trial."""
+        reference = self._task.remote(trial_to_dict(trial), self._store, str(folder), examination)
+        self._tasks[reference] = trial.trial_id
+
+    def ended(self, seconds: float) -> dict[str, str]:
+        """Waits for a while; trial_id -> why the attempt raised, "" where it did not, of those that ended."""
+        import ray
+
+        ready, _ = ray.wait(list(self._tasks), num_returns=1, timeout=seconds)
+        found = {}
+        for reference in ready:
+            try:
+                ray.get(reference)
+                failure = ""
+            except Exception as error:  # Whatever a trial raised is its own end, and no bug of the driver.
+                failure = last_line(error)
+            found[self._tasks.pop(reference)] = failure
+        return found
+
+
+def _work(stored: dict[str, Any], store: str, folder: str, examination: Examination | None) -> None:
+    """What the process of a trial does."""
+    trial = Trial(**{**stored, "config": from_dict(stored["config"])})
+    run_trial(trial, Store.open(store), Path(folder), examine=examination)

@@ -45,12 +45,14 @@ def report(results: Results) -> str:
     """
     record = results.experiment
     metric = tables.primary_metric(results)
+    # Of a search the metric ranks what was selected; its comparison is of test women.
+    compared = metric if record["kind"] != "search" else next(iter(results.comparison["metric"]), None)
     looks = style.looks(record["variants"], record["controls"])
     interval = interval_words(results)
     sections: list[Callable[[], str]] = [
         lambda: _answer(results, metric, looks),
-        lambda: _comparison(results, metric, looks, interval),
-        lambda: _forest(results, metric, looks, interval),
+        lambda: _comparison(results, compared, looks, interval),
+        lambda: _forest(results, compared, looks, interval),
         lambda: _seeds(results, metric, looks),
         lambda: _learning(results, looks),
         lambda: _distances(results, looks),
@@ -83,7 +85,7 @@ def interval_words(results: Results) -> str:
 def _progress(results: Results) -> str:
     states = results.trials["state"].value_counts()
     parts = [style.count(states.get("finished", 0), "finished trial")]
-    parts += [f"{states[state]} {state}" for state in ("failed", "broken") if state in states]
+    parts += [f"{states[state]} {state}" for state in ("pruned", "failed", "broken") if state in states]
     parts += [f"{len(results.unfinished)} not ended"] if results.unfinished else []
     return ", ".join(parts) + "."
 
@@ -91,7 +93,16 @@ def _progress(results: Results) -> str:
 def _answer(results: Results, metric: str | None, looks: dict[str, style.Look]) -> str:
     if results.experiment["kind"] == "search":
         words = page.text(search.answer(results))
-        return page.section("The answer", f"<p>{words}</p>", tables.trials(results, metric, looks))
+        table = tables.trials(search.searched(results), metric, looks)
+        selected = page.section("The selection", f"<p>{words}</p>", search.front(results), table)
+        if results.comparison.empty:
+            return selected
+        metric = str(results.comparison["metric"].iloc[0])
+        return _verdicts(results, metric) + selected
+    return _verdicts(results, metric)
+
+
+def _verdicts(results: Results, metric: str | None) -> str:
     rows = results.comparison[results.comparison["metric"] == metric]
     if rows.empty:
         words = "Nothing is compared yet: the sweep has not ended. What there is so far is shown below."
@@ -160,7 +171,7 @@ def _finished(results: Results) -> pd.DataFrame:
 def _learning(results: Results, looks: dict[str, style.Look]) -> str:
     trials = _finished(results)
     if results.experiment["kind"] == "search":
-        trials = trials.head(search.SHOWN)
+        trials = _finished(search.searched(results)).head(search.SHOWN)
     curves = learning_curves.data(trials, {name: results.epochs(name) for name in trials["trial_id"]})
     if curves.empty:
         return ""
@@ -184,7 +195,7 @@ def _learning(results: Results, looks: dict[str, style.Look]) -> str:
 def _distances(results: Results, looks: dict[str, style.Look]) -> str:
     trials = _finished(results).drop_duplicates("variant")
     if results.experiment["kind"] == "search":
-        trials = trials.head(search.SHOWN)
+        trials = _finished(search.searched(results)).head(search.SHOWN)
     curves = distance_histogram.data(
         {row["variant"]: results.distances(row["trial_id"]) for row in style.records(trials)}
     )

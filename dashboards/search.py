@@ -1,4 +1,4 @@
-"""The results of a search in, the same with every trial as a variant of its own out, as in an ablation."""
+"""The results of a search in, the same with every searched trial as a variant of its own out, as in an ablation."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -6,34 +6,55 @@ from typing import Any
 
 import pandas as pd
 
+from dashboards import page
 from dashboards.figures import style
 from siamray.sweeps.results import Results
 
+SEARCHED = "searched"
 SHOWN = 6
 """Trials of a search that a figure shows, the best ones: as many as colours can be told apart."""
 
 
 def as_variants(results: Results) -> Results:
-    """Ranks the trials of a search and names them by rank.
+    """Ranks the searched trials of a search and names them by rank.
 
     Args:
-        results: a search, whose trials are all of one variant, with the searched options as its overrides.
+        results: a search, whose searched trials are all of one variant, with the searched options as its overrides.
+            The trials that confirm its winner on fresh seeds have variants of their own, and stay what they are.
 
     Returns:
-        The same with variants "no. 1", "no. 2", ... from best to worst; the overrides of a variant are the searched
-        options as the trial drew them. Failed and broken trials come last.
+        The same with variants "no. 1", "no. 2", ... from best to worst by the first objective; the overrides of a
+        variant are the searched options as the trial drew them. Pruned, failed and broken trials come last.
     """
     metric = str(results.experiment["metric"])
-    scores = results.trials[metric] if metric in results.trials else pd.Series(float("nan"), results.trials.index)
-    order = scores.where(results.trials["state"] == "finished").sort_values(ascending=False, na_position="last").index
-    trials = results.trials.loc[order].reset_index(drop=True)
+    named = {name: overrides for name, overrides in results.experiment["variants"].items() if name != SEARCHED}
+    own = results.trials[~results.trials["variant"].isin(list(named))]
+    scores = own[metric] if metric in own else pd.Series(float("nan"), own.index)
+    finished = scores.where(own["state"] == "finished")
+    least = results.experiment["objectives"].get(metric) == "minimize"
+    order = finished.sort_values(ascending=least, na_position="last").index
+    trials = own.loc[order].reset_index(drop=True)
     trials["variant"] = [f"no. {rank}" for rank in range(1, len(trials) + 1)]
-    options = list(dict.fromkeys(option for names in results.experiment["variants"].values() for option in names))
+    options = results.experiment["variants"].get(SEARCHED, [])
     variants = {
         str(name): _drawn(results, trial_id, options) if state != "broken" else []
         for name, trial_id, state in zip(trials["variant"], trials["trial_id"], trials["state"], strict=True)
     }
-    return dataclasses.replace(results, trials=trials, experiment=results.experiment | {"variants": variants})
+    confirming = results.trials[results.trials["variant"].isin(list(named))]
+    return dataclasses.replace(
+        results,
+        trials=pd.concat([trials, confirming], ignore_index=True),
+        experiment=results.experiment | {"variants": variants | named},
+    )
+
+
+def searched(results: Results) -> Results:
+    """Leaves the searched trials only.
+
+    Args:
+        results: from as_variants().
+    """
+    return dataclasses.replace(results, trials=results.trials[results.trials["variant"].str.startswith("no. ")])
 
 
 def answer(results: Results) -> str:
@@ -43,16 +64,47 @@ def answer(results: Results) -> str:
         results: from as_variants().
     """
     metric = str(results.experiment["metric"])
-    finished = results.trials[results.trials["state"] == "finished"]
+    own = searched(results).trials
+    finished = own[own["state"] == "finished"]
     if metric not in finished or not finished[metric].notna().any():
         return "No trial has finished yet."
     best = finished.iloc[0]
     drawn = " ".join(results.experiment["variants"][best["variant"]]) or "its settings"
+    after = "the comparison below, on fresh seeds and test women, is the result"
+    if results.comparison.empty:
+        after = "to be confirmed on fresh seeds and test women, not a result"
     return (
         f"Best of {style.count(len(finished), 'finished trial')} by the {style.metric_name(metric)}: "
-        f"{style.number(best[metric])} with {drawn}. The best of many is better by luck too: it is a choice to be "
-        "confirmed by an ablation on fresh seeds and test women, not a result."
+        f"{style.number(best[metric])} with {drawn}. The best of many is better by luck too: it is a choice; {after}."
     )
+
+
+def front(results: Results) -> str:
+    """Tabulates the Pareto front of a search with several objectives, as HTML; "" where it has one.
+
+    Args:
+        results: from as_variants().
+    """
+    sought = results.experiment["objectives"]
+    selection = results.selection
+    if len(sought) < 2 or selection.empty:
+        return ""
+    numbers = results.trials.set_index("trial_id")["variant"]
+    lines = [
+        [
+            page.text(numbers.get(row["trial_id"], "lent") + (" (winner)" if row["winner"] else "")),
+            *(style.number(row[name]) for name in sought),
+            page.code(row["settings"]),
+        ]
+        for row in style.records(selection[selection["front"].astype(bool)])
+    ]
+    wanted = {"maximize": "high", "minimize": "low"}
+    head = ["", *(f"{style.metric_name(name)}, {wanted[direction]} is better" for name, direction in sought.items())]
+    words = (
+        "Settings that no other one beats in one objective without losing in another. The winner is the one nearest to "
+        "the ideal point, every objective scaled to its range on the front."
+    )
+    return f"<h3>Pareto front</h3>{page.table([*head, 'setting'], lines)}{page.note(words)}"
 
 
 def _drawn(results: Results, trial_id: str, options: list[str]) -> list[str]:

@@ -62,7 +62,7 @@ def whole(folder: Path) -> Page:
 
 
 def headings(page: Page) -> list[str]:
-    return [words for words in page.words if words in SECTIONS]
+    return [words for words in page.words if words in (*SECTIONS, "The selection")]
 
 
 SECTIONS = [
@@ -203,7 +203,43 @@ def test_a_search_is_reported_best_trial_first_with_what_it_drew(tmp_path: Path)
     assert "Best of 3 finished trials by the auc: 0.800 with pretraining.margin=1.5." in page.text
     shown = page.text[page.text.index("overrides") : page.text.index("Training")]
     assert re.findall(r"pretraining\.margin=([\d.]+)", shown) == ["1.5", "3.5", "0.5", "2.5"]
-    assert headings(page) == ["The answer", "Training", "Cost", "Trials", "Set-up"]
+    assert headings(page) == ["The selection", "Training", "Cost", "Trials", "Set-up"]
+
+
+def test_a_search_reports_the_winner_on_fresh_seeds_first_and_what_was_pruned_as_such(tmp_path: Path) -> None:
+    folder = generated_results.write(
+        tmp_path / "method",
+        kind="search",
+        metric="validation_patches_linear_auc",
+        objectives={"validation_patches_linear_auc": "maximize", "cpu_s": "minimize"},
+        variants={"base": [], "winner": ["pretraining.margin=0.7"]},
+        controls={},
+        reference="base",
+    )
+    record = results.read_experiment(folder)
+    record["variants"] = {"searched": ["pretraining.margin"], **record["variants"]}
+    results.write_experiment(folder, {key: value for key, value in record.items() if key != "schema"})
+    rows = []
+    for i, (auc, state) in enumerate([(0.6, "finished"), (0.8, "finished"), (None, "pruned")]):
+        trial = {
+            "trial_id": f"t{i}",
+            "variant": "searched",
+            "seed": 0,
+            "state": state,
+            "reason": "stopped after epoch 2",
+        }
+        trial |= {"metrics": {} if auc is None else {"validation_patches_linear_auc": auc}, "cost": {"cpu_s": 9.0 + i}}
+        results.write_trial(folder / "trials" / f"t{i}", trial | {"config": {"pretraining": {"margin": 0.5 + i}}})
+        rows.append([i, f"t{i}", "complete" if auc else "pruned", f"pretraining.margin={0.5 + i}", bool(auc), i == 1])
+    selection = pd.DataFrame(rows, columns=["number", "trial_id", "state", "settings", "front", "winner"])
+    selection = selection.assign(epoch=2, source="", reason="", validation_patches_linear_auc=[0.6, 0.8, None])
+    results.write_parquet(folder / results.SELECTION_FILE, selection.assign(cpu_s=[9.0, 10.0, None]))
+    page = Page(report.write_report(folder))
+    assert headings(page)[:3] == ["The answer", "The selection", "Comparison"]
+    assert page.text.index("against base:") < page.text.index("Best of 2 finished trials")
+    assert "no. 1 (winner)" in page.text
+    assert "1 pruned" in page.text
+    assert "stopped after epoch 2" in page.text[page.text.index("Not finished") :]
 
 
 def test_the_command_writes_the_report_again(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -194,7 +194,7 @@ def test_a_trial_that_dies_while_it_is_run_again_is_not_taken_for_the_old_one(
         (b"\xff\xfe\x00", "not JSON"),
         (b'{"schema": 1}', "lacks trial_id"),
         (b'{"trial_id": "t9", "variant": "soft", "seed": 0, "state": "finished"}', "of trial t9"),
-        (b'{"trial_id": "t2", "variant": "soft", "seed": 0, "state": "done"}', "neither finished nor failed"),
+        (b'{"trial_id": "t2", "variant": "soft", "seed": 0, "state": "done"}', "not finished, failed or pruned"),
         (b'{"trial_id": "t2", "variant": "soft", "seed": "x", "state": "finished"}', "not a whole number"),
         (
             b'{"trial_id": "t2", "variant": "soft", "seed": 0, "state": "finished", "metrics": {"a": "b"}}',

@@ -13,10 +13,12 @@ from siamray.pretraining.trainer import pretrain
 from siamray.sweeps.ablation import Trial, compose_variants, list_trials
 from siamray.sweeps.designs import make_design
 from siamray.sweeps.results import read_trial
+from siamray.sweeps.study import check_search
 from siamray.sweeps.trial import run_trial
 from tests.conftest import TINY_DATA, TINY_TRAINING
 
 CATALOGUE = sorted(path.stem for path in (experiments_folder() / "ablation").glob("*.yaml"))
+SEARCHES = sorted(path.stem for path in (experiments_folder() / "search").glob("*.yaml"))
 # One for every part of the method; a group may add its own.
 ASKED = {
     *("soft_labels", "gmm_components", "margin", "dual_network", "label_exchange", "cross_regularization", "collapse"),
@@ -70,6 +72,18 @@ def test_an_ablation_begins_with_its_question_and_its_command(name: str) -> None
     assert ablation.name == name
     assert ablation.question.endswith("?")
     assert ablation.controls
+
+
+@pytest.mark.parametrize("name", SEARCHES)
+def test_a_search_begins_with_its_question_and_its_command_and_can_be_run(name: str) -> None:
+    first, second = (experiments_folder() / "search" / f"{name}.yaml").read_text().splitlines()[:2]
+    assert first.startswith("# ")
+    assert second.startswith(f"# python -m siamray.sweep search={name}")
+    search = compose("sweep", [f"search={name}"]).search
+    assert search is not None
+    assert search.name == name
+    assert search.question.endswith("?")
+    check_search(search)
 
 
 def test_the_catalogue_is_whole() -> None:

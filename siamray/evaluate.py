@@ -20,7 +20,7 @@ from siamray.downstream.metrics import TASKS, parse_metric
 from siamray.errors import UserError, run_command
 from siamray.files import write_json, write_parquet
 from siamray.pretraining import encoder
-from siamray.provenance import git_state, versions
+from siamray.provenance import environment, git_state, versions
 from siamray.seeds import named_seed
 
 
@@ -56,6 +56,7 @@ def main(words: list[str]) -> None:
             "data_fingerprint": store.fingerprint,
             "git": git_state(),
             "versions": versions(),
+            "environment": environment(),
         },
     )
     metrics = {name: result.metrics for name, result in found.items()}

@@ -21,7 +21,7 @@ from siamray.errors import UserError, run_command
 from siamray.files import write_json
 from siamray.pretraining import checkpoint, trainer
 from siamray.pretraining.loop import DivergedError, Report
-from siamray.provenance import git_state, versions
+from siamray.provenance import environment, git_state, versions
 from siamray.sweeps.ablation import trial_identity
 from siamray.sweeps.rerun import Recorded, recorded_trial, run_again, store_as_recorded, with_words
 from siamray.sweeps.verification import changes, counts, first_difference, outcome
@@ -100,6 +100,7 @@ def _write_record(
             "data_fingerprint": store.fingerprint,
             "git": git_state(),
             "versions": versions(),
+            "environment": environment(),
             **(found or {}),
         },
     )

@@ -1,14 +1,19 @@
-"""Nothing goes in; what a result must be able to name later comes out: versions and the state of the code."""
+"""Nothing goes in; what a result must be able to name later comes out: versions, the state of the code, the machine."""
 
 import hashlib
+import os
 import platform
+import shutil
 import subprocess
+import tempfile
 from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 _PACKAGES = ("siamray", "torch", "timm", "ray", "optuna", "scikit-learn", "numpy", "SimpleITK", "pydicom", "zarr")
+# What decides the numbers, in the root of a checkout.
+_CODE = ("siamray", "dashboards", "experiments", "pyproject.toml")
 
 
 @cache
@@ -25,18 +30,47 @@ def versions() -> dict[str, str]:
 
 @cache
 def git_state() -> dict[str, Any]:
-    """Commit of the checkout siamray runs from, and whether it holds uncommitted changes; empty outside a checkout."""
-    folder = Path(__file__).resolve().parent
+    """The state of the checkout that siamray runs from; empty outside a checkout.
 
-    def git(*words: str) -> str:
-        return subprocess.run(
-            ["git", "-C", str(folder), *words], capture_output=True, text=True, check=True, timeout=10
-        ).stdout.strip()
-
+    Returns:
+        commit; dirty, whether anything in the checkout is not committed; and, where the code itself is not,
+        diff_sha256, the hash of uncommitted_diff().
+    """
     try:
-        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain"))}
+        state: dict[str, Any] = {
+            "commit": _git("rev-parse", "HEAD").strip(),
+            "dirty": bool(_git("status", "--porcelain").strip()),
+        }
     except (OSError, subprocess.SubprocessError):
         return {}
+    diff = uncommitted_diff()
+    return {**state, **({"diff_sha256": hashlib.sha256(diff.encode()).hexdigest()} if diff else {})}
+
+
+@cache
+def uncommitted_diff() -> str:
+    """What the code and the configurations here have beyond the commit, new files too, as git writes it.
+
+    Only siamray's own folders are looked at, so that nothing else that lies in the checkout, such as tables or images,
+    gets into results. Whoever writes a password into code or configurations would find it in the diff.
+
+    Returns:
+        "" where nothing differs, or outside a checkout.
+    """
+    try:
+        root = _git("rev-parse", "--show-toplevel").strip()
+        index = Path(root, _git("rev-parse", "--git-path", "index", folder=root).strip())
+        there = [name for name in _CODE if Path(root, name).exists()]
+        # New files are announced to a copy of the index: the user's own stays as it is.
+        with tempfile.TemporaryDirectory() as folder:
+            copy = Path(folder, "index")
+            if index.exists():
+                shutil.copyfile(index, copy)
+            own = {"GIT_INDEX_FILE": str(copy)}
+            _git("add", "--intent-to-add", "--", *there, folder=root, more=own)
+            return _git("diff", "HEAD", "--binary", "--no-color", "--no-ext-diff", "--", *there, folder=root, more=own)
+    except (OSError, subprocess.SubprocessError):
+        return ""
 
 
 @cache
@@ -50,3 +84,33 @@ def code_fingerprint() -> str:
         content = path.read_bytes()
         total.update(f"{path.relative_to(package).as_posix()} {len(content)}\n".encode() + content)
     return total.hexdigest()[:12]
+
+
+@cache
+def environment() -> dict[str, Any]:
+    """The machine that a result was made on.
+
+    Returns:
+        platform (system, release, C library), cpu (the model's name), cpus (processors of the machine), gpus (names).
+    """
+    import torch
+
+    gpus = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
+    return {"platform": platform.platform(), "cpu": _cpu_model(), "cpus": os.cpu_count(), "gpus": gpus}
+
+
+def _cpu_model() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, platform.processor() or platform.machine())
+
+
+def _git(*words: str, folder: str | None = None, more: dict[str, str] | None = None) -> str:
+    place = folder or str(Path(__file__).resolve().parent)
+    ran = subprocess.run(
+        ["git", "-C", place, *words], capture_output=True, check=True, timeout=30, env={**os.environ, **(more or {})}
+    )
+    return ran.stdout.decode("utf-8", "replace")

@@ -23,7 +23,7 @@ from siamray.downstream.froc import RATES
 from siamray.downstream.metrics import parse_metric
 from siamray.errors import UserError, run_command
 from siamray.files import write_parquet
-from siamray.provenance import git_state, versions
+from siamray.provenance import environment, git_state, uncommitted_diff, versions
 from siamray.sweeps import results, status, tables, verification
 from siamray.sweeps.ablation import Trial, base_words, compose_variants, list_trials, make_trial, shared_words
 from siamray.sweeps.comparison import HEAD_SCORE, compare
@@ -106,6 +106,7 @@ def run_ablation(config: Config, words: list[str], console: Console) -> None:
             experiment,
             {**record, "design": made.record(), "settings": made.settings, "differences": differences},
         )
+        results.write_diff(experiment, uncommitted_diff())
         remaining = unfinished(trials, experiment)
         same = shareable(remaining, {name: store.fingerprint for name, store in by_trial.items()}, experiment)
         for trial in remaining:
@@ -145,6 +146,7 @@ def run_searching(config: Config, words: list[str], console: Console) -> None:
         record = _search_record(config, words, store)
         if not (experiment / results.EXPERIMENT_FILE).exists():
             results.write_experiment(experiment, record)
+        results.write_diff(experiment, uncommitted_diff())
         found = run_search(config, words, store, experiment, console)
         write_parquet(experiment / results.SELECTION_FILE, found.table)
         planned, trials = _confirmation(config, words, found, store, experiment)
@@ -368,6 +370,7 @@ def _common_record(config: Config, words: list[str], store: Store) -> dict[str, 
         },
         "versions": versions(),
         "git": git_state(),
+        "environment": environment(),
     }
 
 

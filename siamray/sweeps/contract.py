@@ -6,6 +6,8 @@
     comparison.parquet    one row per variant and metric: see COMPARISON_COLUMNS
     .lock                 held by the driver that runs, names its process
     selection.parquet     of a search: one row per setting: see SELECTION_COLUMNS
+    uncommitted-HASH.diff   changes of siamray's own code beyond the commit, where there were any and they are small;
+                          HASH: the first 12 digits of diff_sha256
     report.html           written by dashboards.report
     trials/<trial_id>/
         epochs.parquet        one row per epoch and network: see EPOCH_COLUMNS
@@ -51,7 +53,8 @@ EXPERIMENT_KEYS: dict[str, Any] = {
     "command": None,  # the command line
     "data": {},  # source, store_fingerprint, women: {training, validation, test: number of women}
     "versions": {},  # package -> version
-    "git": {},  # commit, dirty
+    "git": {},  # commit, dirty (uncommitted changes), diff_sha256 (of uncommitted changes to the code itself)
+    "environment": {},  # of the driver: platform, cpu (model), cpus (of the machine), gpus (names)
     "planned": None,  # of a search: the number of trials that shall finish
     "trials": None,  # the trial ids that belong to it: folders of other ids are not read; None = all folders belong
 }
@@ -80,10 +83,9 @@ TRIAL_KEYS: dict[str, Any] = {
     "metrics": {},  # name -> {value, low, high} or a number; null = not a number
     "notes": [],  # per task and score: what was chosen, left out, or replaced by a fallback
     "cost": {},  # COST_COLUMNS: seconds
-    "git": {},
+    "git": {},  # as of the experiment
     "versions": {},
-    "code": None,  # hash of the code that decides the numbers
-    "shared_from": None,  # <experiment>/<trial_id> that was trained and evaluated for it, None = it was itself
+    "environment": {},  # where it ran: platform, cpu, cpus, gpus; threads (of each process that trains)
     "data_fingerprint": None,
     "started": None,  # ISO 8601 times
     "ended": None,

@@ -46,7 +46,7 @@ class KnownRows:
     names: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = field(default_factory=dict)
 
 
-def file_states(folder: Path) -> FileStates | None:
+def file_states(folder: str | Path) -> FileStates | None:
     """Looks at the files that a trial's row depends on, without opening them.
 
     Args:

@@ -4,6 +4,7 @@ The files, keys and columns are listed in contract.py and are importable from he
 The dashboards import this module and nothing else of siamray, so it imports no torch, ray or hydra.
 """
 
+import hashlib
 import math
 import os
 from collections.abc import Mapping
@@ -69,11 +70,15 @@ __all__ = [
     "read_trial",
     "trials_table",
     "write_bytes",
+    "write_diff",
     "write_experiment",
     "write_json",
     "write_parquet",
     "write_trial",
 ]
+
+DIFF_BYTES = 256 * 1024
+"""A longer text of uncommitted changes is not kept."""
 
 LIST_TYPES = {
     "edges": pa.float64(),
@@ -129,6 +134,28 @@ def write_experiment(folder: Path, record: Mapping[str, Any]) -> None:
     """
     _refuse_unknown(record, EXPERIMENT_KEYS)
     write_json(folder / EXPERIMENT_FILE, {"schema": SCHEMA, **EXPERIMENT_KEYS, **record})
+
+
+def write_diff(folder: Path, diff: str) -> Path | None:
+    """Keeps uncommitted changes of the code with the experiment that ran with them, once for all of its trials.
+
+    Args:
+        folder: ``<results>/<experiment>``.
+        diff: see siamray.provenance.uncommitted_diff.
+
+    Returns:
+        The file; None where nothing differs or the text is larger than DIFF_BYTES: its hash alone is recorded then.
+
+    Raises:
+        UserError: the folder cannot be written to.
+    """
+    content = diff.encode()
+    if not content or len(content) > DIFF_BYTES:
+        return None
+    path = folder / f"uncommitted-{hashlib.sha256(content).hexdigest()[:12]}.diff"
+    if not path.exists():
+        write_bytes(path, content)
+    return path
 
 
 def write_trial(
@@ -211,7 +238,7 @@ def finished_trials(experiment: Path) -> dict[str, dict[str, Any]]:
     Returns:
         trial_id -> record (see read_trial) of the trials whose state is finished, whole and readable.
     """
-    found = {folder.name: finished_trial(folder) for folder in _trial_folders(experiment)}
+    found = {name: finished_trial(experiment / TRIALS_FOLDER / name) for name in _trial_names(experiment)}
     return {trial_id: record for trial_id, record in found.items() if record is not None}
 
 
@@ -301,10 +328,11 @@ def _tabulate(
     rows: list[dict[str, Any]] = []
     states: dict[str, FileStates] = {}
     names: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {}
-    for folder in _trial_folders(experiment):
-        name = folder.name
+    trials = str(experiment / TRIALS_FOLDER)
+    for name in _trial_names(experiment):
         if wanted is not None and name not in wanted:
             continue
+        folder = f"{trials}/{name}"
         # Looked at before they are read: what changes in between is read again the next time.
         seen = file_states(folder)
         if seen is None:
@@ -314,7 +342,7 @@ def _tabulate(
             names[name] = known.names[name]
         else:
             try:
-                trial = read_trial(folder)
+                trial = read_trial(Path(folder))
             except FileNotFoundError:
                 continue
             except Unreadable as error:
@@ -452,21 +480,20 @@ def load(path: Path) -> Results:
     selection = read_parquet(path / SELECTION_FILE, list(SELECTION_COLUMNS))
     wanted = experiment["trials"]
     unfinished = [
-        folder.name
-        for folder in _trial_folders(path)
-        if not (folder / TRIAL_FILE).is_file() and (wanted is None or folder.name in wanted)
+        name
+        for name in _trial_names(path)
+        if (wanted is None or name in wanted) and not os.path.isfile(f"{path}/{TRIALS_FOLDER}/{name}/{TRIAL_FILE}")
     ]
     return Results(path, experiment, trials, comparison.astype(COMPARISON_COLUMNS), selection, unfinished)
 
 
-def _trial_folders(experiment: Path) -> list[Path]:
-    folder = experiment / TRIALS_FOLDER
+def _trial_names(experiment: Path) -> list[str]:
+    # Names and not paths: making a Path takes longer than looking at the file.
     try:
-        with os.scandir(folder) as entries:
-            names = sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+        with os.scandir(experiment / TRIALS_FOLDER) as entries:
+            return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
     except (FileNotFoundError, NotADirectoryError):
         return []
-    return [folder / name for name in names]
 
 
 def _schema(record: Mapping[str, Any]) -> int:

@@ -18,7 +18,7 @@ from siamray.files import write_parquet
 from siamray.pretraining import encoder, trainer
 from siamray.pretraining.loop import DivergedError, Examine, StoppedError
 from siamray.pretraining.threads import threads
-from siamray.provenance import code_fingerprint, git_state, versions
+from siamray.provenance import code_fingerprint, environment, git_state, versions
 from siamray.sweeps import results
 from siamray.sweeps.ablation import Trial
 
@@ -101,6 +101,7 @@ def describe(trial: Trial, data_fingerprint: str) -> dict[str, Any]:
         "git": git_state(),
         "versions": versions(),
         "code": code_fingerprint(),
+        "environment": {**environment(), "threads": trial.config.cluster.cpus},
         "data_fingerprint": data_fingerprint,
     }
 

@@ -17,7 +17,7 @@ import pandas as pd
 from siamray.compose import compose, words_by_option
 from siamray.config import Config
 from siamray.errors import UserError, nearest
-from siamray.provenance import git_state, versions
+from siamray.provenance import environment, git_state, versions
 from siamray.sweeps import results
 from siamray.sweeps.contract import DISTANCE_COLUMNS, EPOCH_COLUMNS, PREDICTION_COLUMNS
 from siamray.sweeps.reading import read_parquet
@@ -122,10 +122,15 @@ def changes(trial: Recorded, config: Config) -> list[str]:
     recorded, here = record["git"] or {}, git_state()
     if recorded.get("commit") != here.get("commit"):
         found.append(f"recorded at commit {_short(recorded)}, this is {_short(here)}")
-    if recorded.get("dirty"):
-        found.append("recorded with uncommitted changes")
-    if here.get("dirty"):
-        found.append("siamray has uncommitted changes here")
+    if recorded.get("diff_sha256") != here.get("diff_sha256") or "diff_sha256" not in recorded:
+        found += ["recorded with uncommitted changes"] if recorded.get("dirty") else []
+        found += ["siamray has uncommitted changes here"] if here.get("dirty") else []
+    machine, this = record["environment"] or {}, environment()
+    other = [
+        f"{name} {machine[name]} (now {this[name]})" for name in this if machine.get(name, this[name]) != this[name]
+    ]
+    if other:
+        found.append(f"recorded on another machine: {', '.join(other)}")
     return found
 
 

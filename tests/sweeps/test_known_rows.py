@@ -4,6 +4,7 @@ import itertools
 import math
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from siamray import files
 from siamray.sweeps import known_rows, results
 from tests.sweeps.test_results import experiment, trial
 
 NAMES = ["t1", "t2", "t3", "t4"]
 CLOCK = itertools.count(1_000_000)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _unsynced() -> Iterator[None]:
+    """Hundreds of small files: waiting for the disk after each of them would take minutes where it is busy."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(files.os, "fsync", lambda _: None)
+        yield
 
 
 def aged(folder: Path) -> None:
@@ -78,10 +88,10 @@ ACTIONS = ["write", "write", "collect", "collect", "delete", "damage table", "da
            "other question"]  # fmt: skip
 
 
-@settings(max_examples=40)
+@settings(max_examples=12)
 @given(
     steps=st.lists(
-        st.tuples(st.sampled_from(ACTIONS), st.sampled_from(NAMES), st.integers(0, 3)), min_size=2, max_size=10
+        st.tuples(st.sampled_from(ACTIONS), st.sampled_from(NAMES), st.integers(0, 3)), min_size=2, max_size=8
     )
 )
 def test_the_incremental_table_equals_the_full_one_after_any_changes(

@@ -191,10 +191,10 @@ def test_the_limit_counts_exactly_the_trials_that_would_be_made(data: st.DataObj
 @pytest.mark.parametrize("rules", [{}, {"skip": [{"f0": "f0_0"}]}, {"skip": [{f"f{i}": f"f{i}_0" for i in range(20)}]}])
 def test_a_million_trials_are_refused_at_once_with_their_number(rules: dict[str, Any]) -> None:
     factors = {f"f{i}": {f"f{i}_{j}": [f"a{i}=b{j}"] for j in range(2)} for i in range(20)}
-    started = time.monotonic()
+    started = time.process_time()
     with pytest.raises(UserError, match=r"(up to )?(1,048,576|524,288) trials .* ablation\.limit=1000") as raised:
         designed(design="factorial", factors=factors, **rules)
-    assert time.monotonic() - started < 1
+    assert time.process_time() - started < 1
     assert "\n" not in str(raised.value)
 
 

@@ -109,9 +109,9 @@ def test_of_ten_thousand_trials_only_those_of_the_same_code_are_opened(
     opened: list[Path] = []
     read = results.read_trial
     monkeypatch.setattr(sharing.results, "read_trial", lambda path: (opened.append(path), read(path))[1])
-    started = time.monotonic()
+    started = time.process_time()
     assert found(trial, tmp_path / "margin") == {trial.trial_id: folder}
-    assert time.monotonic() - started < 5
+    assert time.process_time() - started < 2
     assert opened == [folder]
 
 

@@ -595,6 +595,14 @@ class IntervalsConfig:
 
     replicates: int = option(2000, "bootstrap replicates over women", low=100)
     confidence: float = option(0.95, "coverage of the intervals", low=0.5, high=0.999)
+    equivalence_margin: Optional[float] = option(
+        0.02,
+        "differences within +- this, in units of the metric, count as none in the test of equivalence; null = no such "
+        "test; 0.02, as it is less than half of the least gain that docs/mini-mias.md reports (0.049), and other women "
+        "alone move one AUC by more",
+        low=0.0001,
+        high=1,
+    )
     seed: int = option(0, "seed of the bootstrap", low=0)
 
 

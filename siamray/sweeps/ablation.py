@@ -43,6 +43,10 @@ def trial_identity(config: Config, data_fingerprint: str) -> dict[str, Any]:
 
 def recorded_identity(values: Mapping[str, Any], data_fingerprint: str) -> dict[str, Any]:
     """As trial_identity, of a configuration taken apart, as trial.json holds it."""
+    downstream = dict(values["downstream"])
+    # Asked of the comparison alone: with another margin no trial has other numbers.
+    intervals = {name: value for name, value in downstream["intervals"].items() if name != "equivalence_margin"}
+    values = {**values, "downstream": {**downstream, "intervals": intervals}}
     return {**training_identity(values, data_fingerprint), "downstream": values["downstream"]}
 
 

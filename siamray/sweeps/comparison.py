@@ -1,25 +1,22 @@
 """Predictions of many trials go in; differences of variants from a reference, with intervals and tests, come out."""
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
-from scipy import stats
-from statsmodels.stats.multitest import multipletests
 
 from siamray.config import IntervalsConfig
 from siamray.downstream.froc import CANDIDATE
 from siamray.downstream.intervals import women_weights
 from siamray.downstream.metrics import LEAST, MetricName, measure, parse_metric, rows_of
-from siamray.downstream.patches import TASK as PATCHES
 from siamray.errors import UserError, nearest
+from siamray.sweeps.bca import bca_interval, expanded
+from siamray.sweeps.estimates import Block, Estimate, Outcome, counts, differences, estimate, holm, weighted_sum
+from siamray.sweeps.improvement import probability_of_improvement
+from siamray.sweeps.verdict import verdict
 
-Floats = NDArray[np.float64]
 Trial = tuple[str, int, int]
-Block = tuple[int, int]
 
 # The controls that no network has learnt stand beside the scores that saw no label either; probes have seen labels.
 BRIGHTNESS = "brightness difference"
@@ -29,44 +26,16 @@ UNLABELLED_SCORES = ("distance", "abnormality")
 # A score that only encoders with a head give: variants without one are not compared by it.
 HEAD_SCORE = "abnormality"
 
-# Metrics are of the order of 1, so that anything below is the rounding of sums and stands for 0.
-ROUNDING = 1e-12
-
 COLUMNS = [
     *("variant", "role", "reference", "metric", "value", "value_low", "value_high"),
     *("effect", "effect_low", "effect_high", "p", "p_holm"),
+    *("effect_size", "improvement", "improvement_low", "improvement_high"),
+    *("detectable", "equivalence_margin", "p_equivalence", "p_equivalence_holm"),
     *("seeds", "folds", "women", "lesions", "normals", "verdict", "cost_wall_s", "note"),
 ]
 
-
-@dataclass(frozen=True)
-class Outcome:
-    """A trial's statistic, its replicates over women [R], and the samples it is of."""
-
-    value: float
-    replicates: Floats
-    samples: pd.DataFrame
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A mean over blocks with its standard error (NaN where unknown) and the degrees of freedom of that error."""
-
-    mean: float
-    error: float
-    freedom: float
-
-    def interval(self, confidence: float) -> tuple[float, float]:
-        """Gives the interval of Student's t around the mean."""
-        # Without any error there may be no degrees of freedom to take a quantile of.
-        reach = 0.0 if self.error == 0 else float(stats.t.ppf((1 + confidence) / 2, self.freedom)) * self.error
-        return self.mean - reach, self.mean + reach
-
-    def p_value(self) -> float:
-        """Tests two-sided whether the mean is 0; NaN for a mean other than 0 whose error vanishes, as nothing tells."""
-        if self.error == 0:
-            return 1.0 if self.mean == 0 else float("nan")
-        return float(2 * stats.t.sf(abs(self.mean) / self.error, self.freedom))
+# The numbers of a row that are NaN where nothing is compared.
+NUMBERS = COLUMNS[COLUMNS.index("value") : COLUMNS.index("seeds")]
 
 
 def compare(
@@ -87,7 +56,19 @@ def compare(
     variants; the controls are a family of their own. On a distance metric the brightness difference, which is the same
     for all trials, is one control more: both are scores that never saw a label.
 
-    One seed says nothing of the luck of seeds: effect and interval over women are given, but no p and no verdict.
+    One seed says nothing of the luck of seeds: effect and interval over women are given, but no p and no verdict. Its
+    intervals are BCa ones (`bca_interval`, with the confidence `expanded`), as they need no seeds and follow a metric
+    near its end, where it is skewed; where BCa is undefined they are Student's t, and the note says so.
+
+    Beside p stand what a reader of a difference, or of none, asks next:
+
+    - effect_size: the effect in deviations of one woman with one seed (`Estimate.effect_size`).
+    - improvement, improvement_low, improvement_high: the chance that a run does better than the reference's of the same
+      seed and fold (`probability_of_improvement`).
+    - detectable: the true difference that this test finds with a chance of .8 (`Estimate.detectable`) at the level over
+      the number of comparisons in the family, which is what Holm asks of a difference that stands alone.
+    - p_equivalence, p_equivalence_holm: of two one-sided tests that the effect lies within equivalence_margin
+      (`Estimate.p_equivalence`), corrected in the same families; NaN where the margin is null, or with one seed.
 
     Simulated (400 times; 24 women of 6 patches, half of the women with lesions, 200 replicates; level and intervals of
     .05 and .95): how often two variants worth the same were told apart, how often the intervals held the true effect,
@@ -116,7 +97,7 @@ def compare(
         metric: such as patches_linear_auc.
         variants: names of the variants, with or without the reference.
         controls: names of the controls.
-        config: replicates, confidence (1 - confidence is also the level of the verdict), seed.
+        config: replicates, confidence (1 - confidence is also the level of the verdict), margin of equivalence, seed.
         costs: wall seconds of trials, where known.
 
     Returns:
@@ -149,7 +130,8 @@ def compare(
             names.append(control)
             beside.add(control)
     _check_samples(tables)
-    outcomes = _outcomes(tables, name, config)
+    women = pd.Index(sorted({woman for table in tables.values() for woman in table.woman_id}))
+    outcomes = _outcomes(tables, name, women, config, left_out=_of_one_seed(tables, reference))
     rows = [
         {
             "variant": variant,
@@ -161,7 +143,7 @@ def compare(
         }
         for variant in names
     ]
-    return _judged(pd.DataFrame(rows), config)[COLUMNS].astype({"lesions": "Int64", "normals": "Int64"})
+    return _judged(rows, config)[COLUMNS].astype({"lesions": "Int64", "normals": "Int64"})
 
 
 def _scored(predictions: pd.DataFrame, name: MetricName, trial: Trial) -> pd.DataFrame:
@@ -200,34 +182,97 @@ def _samples(table: pd.DataFrame) -> pd.DataFrame:
     return table[table.task != CANDIDATE]
 
 
-def _outcomes(tables: Mapping[Trial, pd.DataFrame], name: MetricName, config: IntervalsConfig) -> dict[Trial, Outcome]:
-    """Statistic and replicates of every trial; all trials share one draw of the women of all folds."""
-    women = pd.Index(sorted({woman for table in tables.values() for woman in table.woman_id}))
+def measured(
+    predictions: Mapping[Trial, pd.DataFrame], metrics: Sequence[str], config: IntervalsConfig
+) -> dict[str, dict[Trial, Outcome]]:
+    """Measures metrics of trials with one draw of the women for all, so that they can be averaged and subtracted.
+
+    Args:
+        predictions: (variant, seed, fold) -> its predictions.
+        metrics: such as patches_linear_auc.
+        config: replicates and seed of the bootstrap.
+
+    Returns:
+        metric -> trial -> outcome.
+
+    Raises:
+        UserError: a trial lacks a metric's score, or two trials of a fold are of other data.
+    """
+    names = {metric: parse_metric(metric) for metric in metrics}
+    tables = {
+        metric: {trial: _scored(table, name, trial) for trial, table in predictions.items()}
+        for metric, name in names.items()
+    }
+    for of_metric in tables.values():
+        _check_samples(of_metric)
+    known = {woman for of_metric in tables.values() for table in of_metric.values() for woman in table.woman_id}
+    women = pd.Index(sorted(known))
+    return {metric: _outcomes(tables[metric], name, women, config, frozenset()) for metric, name in names.items()}
+
+
+def _of_one_seed(tables: Mapping[Trial, pd.DataFrame], reference: str) -> frozenset[Trial]:
+    """The trials of variants that share one seed with the reference, and the reference's of that seed."""
+    of_reference = {trial[1:] for trial in tables if trial[0] == reference}
+    found: set[Trial] = set()
+    for variant in {trial[0] for trial in tables}:
+        shared = [trial[1:] for trial in tables if trial[0] == variant and trial[1:] in of_reference]
+        if len({seed for seed, _ in shared}) == 1:
+            found |= {(name, *block) for name in (variant, reference) for block in shared}
+    return frozenset(found)
+
+
+def _outcomes(
+    tables: Mapping[Trial, pd.DataFrame],
+    name: MetricName,
+    women: pd.Index,
+    config: IntervalsConfig,
+    left_out: frozenset[Trial],
+) -> dict[Trial, Outcome]:
+    """Statistic and replicates of every trial; all trials share one draw of the women of all folds.
+
+    The trials of ``left_out`` are also measured without each woman; where there are more women than replicates, without
+    each of as many groups, whose skewness tells the same.
+    """
     weights = women_weights(len(women), config.replicates, config.seed)
+    groups = np.arange(len(women)) % config.replicates
+    without = (groups[None, :] != np.unique(groups)[:, None]).astype(np.int64)
     outcomes = {}
     for trial, table in tables.items():
-        measured = measure(table, name.kind, women.get_indexer(table.woman_id), weights)
-        outcomes[trial] = Outcome(measured.value, measured.replicates, _samples(table))
+        codes = women.get_indexer(pd.Index(table.woman_id))
+        of_trial = np.vstack([weights, without]) if trial in left_out else weights
+        found = measure(table, name.kind, codes, of_trial)
+        replicates, rest = found.replicates[: len(weights)], found.replicates[len(weights) :]
+        outcomes[trial] = Outcome(found.value, replicates, _samples(table), rest if trial in left_out else None)
     return outcomes
 
 
 def _compared(
     outcomes: Mapping[Trial, Outcome], variant: str, reference: str, least: float, config: IntervalsConfig
 ) -> dict[str, Any]:
-    """Value and effect of one variant with their intervals, p, counts and note; no value can be below the least."""
+    """Value and effect of one variant with their intervals, p, counts and note; no value can be below the least.
+
+    The effect's ``estimate`` comes along, for what depends on the family.
+    """
     of_reference = _blocks(outcomes, reference)
     own = {block: outcome for block, outcome in _blocks(outcomes, variant).items() if block in of_reference}
-    blank = dict.fromkeys(["value", "value_low", "value_high", "effect", "effect_low", "effect_high", "p"], np.nan)
+    blank = {"estimate": None} | dict.fromkeys(NUMBERS, np.nan)
     if not own:
-        return blank | _counts(own) | {"note": f"no finished trial of a seed and fold that '{reference}' has"}
+        return blank | counts(own) | {"note": f"no finished trial of a seed and fold that '{reference}' has"}
     value = estimate(own)
-    low, high = np.clip(value.interval(config.confidence), least, 1)
-    found = blank | {"value": value.mean, "value_low": low, "value_high": high} | _counts(own)
+    low, high, undefined = _interval(value, own, config)
+    reasons = {undefined: ["value"]}
+    low, high = np.clip((low, high), least, 1)
+    found = blank | {"value": value.mean, "value_low": low, "value_high": high} | counts(own)
     notes = [_note(own, of_reference, reference)]
     if variant != reference:
-        effect = estimate(_differences(own, of_reference))
-        low, high = effect.interval(config.confidence)
-        found |= {"effect": effect.mean, "effect_low": low, "effect_high": high}
+        paired = differences(own, of_reference)
+        effect = estimate(paired)
+        low, high, undefined = _interval(effect, paired, config)
+        reasons.setdefault(undefined, []).append("effect")
+        found |= {"estimate": effect, "effect": effect.mean, "effect_low": low, "effect_high": high}
+        found["effect_size"] = effect.effect_size()
+        better = probability_of_improvement(paired, config.confidence)
+        found |= {"improvement": better.probability, "improvement_low": better.low, "improvement_high": better.high}
         if found["seeds"] > 1:
             found["p"] = effect.p_value()
         if effect.error == 0 and effect.mean != 0:
@@ -235,80 +280,26 @@ def _compared(
             found |= {"effect_low": np.nan, "effect_high": np.nan}
         if any(np.isnan(of_reference[block].value) for block in own):
             notes.append(f"'{reference}' has no value")
+    notes += [f"t interval of {' and '.join(what)}, as BCa is undefined: {why}" for why, what in reasons.items() if why]
     if np.isnan(value.mean):
         notes.append(_why_missing(own))
     return found | {"note": "; ".join(note for note in notes if note)}
 
 
+def _interval(found: Estimate, blocks: Mapping[Block, Outcome], config: IntervalsConfig) -> tuple[float, float, str]:
+    """The BCa interval over women of one seed, else Student's t; and why there is no BCa interval of one seed."""
+    by_t = found.interval(config.confidence)
+    if len({seed for seed, _ in blocks}) > 1 or not found.error > 0:
+        return *by_t, ""
+    mean = weighted_sum(list(blocks.values()), [1 / len(blocks)] * len(blocks))
+    women = counts(blocks)["women"]
+    assert mean.left_out is not None
+    by_bca = bca_interval(mean.value, mean.replicates, mean.left_out, women, expanded(config.confidence, women))
+    return (*by_t, by_bca.undefined) if by_bca.undefined else (by_bca.low, by_bca.high, "")
+
+
 def _blocks(outcomes: Mapping[Trial, Outcome], variant: str) -> dict[Block, Outcome]:
     return {(seed, fold): outcome for (name, seed, fold), outcome in outcomes.items() if name == variant}
-
-
-def _differences(own: Mapping[Block, Outcome], of_reference: Mapping[Block, Outcome]) -> dict[Block, Outcome]:
-    """A variant's outcomes minus the reference's of the same seed and fold, replicate by replicate."""
-    return {
-        block: Outcome(
-            outcome.value - of_reference[block].value,
-            outcome.replicates - of_reference[block].replicates,
-            outcome.samples,
-        )
-        for block, outcome in own.items()
-    }
-
-
-def estimate(blocks: Mapping[Block, Outcome]) -> Estimate:
-    """Averages a statistic over blocks and gives the error that other women and other seeds would make.
-
-    Two variances add up. V_women is that of the mean over blocks in the bootstrap over women, all seeds kept: a woman
-    is drawn with all her patches (the cluster bootstrap; Davison and Hinkley 1997, section 3.8) and, as every block
-    sees the same draw, with all her seeds. She is in the test set of one fold only, so that folds are no further
-    sampling but parts of one sample of women, and their mean is resampled as a whole. V_seeds = s^2 / K is that of the
-    mean of K seeds, s^2 being the sample variance (K - 1) of the seeds' means over the folds that they have; where
-    seeds have unequal numbers of folds, their shares of the blocks take the place of 1 / K (sum of squares). The
-    degrees of freedom are Satterthwaite's (1946): (V_women + V_seeds)^2 / (V_women^2 / (women - 1) + V_seeds^2 / (K -
-    1)).
-
-    What a seed does to single women is in both variances (1 / K of its variance each), so that the error is too large
-    where this interaction prevails, by at most sqrt(2): it errs on the wide side. So it does where seeds lack folds, as
-    folds then differ between the seeds' means. Unseen are the training women, which all trials of a fold share.
-
-    Args:
-        blocks: (seed, fold) -> outcome; at least one.
-
-    Returns:
-        The mean; with one seed the error is that of women only. NaN error for one woman or if no two replicates have a
-        value.
-    """
-    means = pd.Series({block: outcome.value for block, outcome in sorted(blocks.items())})
-    replicates = np.mean([blocks[block].replicates for block in means.index], axis=0)
-    finite = replicates[~np.isnan(replicates)]
-    women = _counts(blocks)["women"]
-    mean = float(means.mean(skipna=False))
-    if women < 2 or finite.size < 2 or np.isnan(mean):
-        return Estimate(mean, float("nan"), float("nan"))
-    by_seed = means.groupby(level=0)
-    shares = by_seed.size() / len(means)
-    of_women = float(np.var(finite, ddof=1))
-    of_seeds = float(by_seed.mean().var(ddof=1) * (shares**2).sum()) if len(shares) > 1 else 0.0
-    error = np.sqrt(of_women + of_seeds)
-    if error < ROUNDING:
-        return Estimate(mean if abs(mean) > ROUNDING else 0.0, 0.0, float("nan"))
-    spread = of_women**2 / (women - 1) + (of_seeds**2 / (len(shares) - 1) if len(shares) > 1 else 0.0)
-    return Estimate(mean, float(error), error**4 / spread)
-
-
-def _counts(blocks: Mapping[Block, Outcome]) -> dict[str, Any]:
-    """Seeds, folds, and the women of the folds; of the task patches also its lesion and normal patches, else NA."""
-    folds = {fold: outcome.samples.drop_duplicates("sample_id") for (_, fold), outcome in blocks.items()}
-    of_patches = all((table.task == PATCHES).all() for table in folds.values())
-    labels = [int(label) for table in folds.values() for label in table.label]
-    return {
-        "seeds": len({seed for seed, _ in blocks}),
-        "folds": len(folds),
-        "women": len({woman for table in folds.values() for woman in table.woman_id}),
-        "lesions": sum(labels) if of_patches else pd.NA,
-        "normals": len(labels) - sum(labels) if of_patches else pd.NA,
-    }
 
 
 def _note(own: Mapping[Block, Outcome], of_reference: Mapping[Block, Outcome], reference: str) -> str:
@@ -321,12 +312,12 @@ def _note(own: Mapping[Block, Outcome], of_reference: Mapping[Block, Outcome], r
     if any(mine != theirs for mine, theirs in sets):
         shared, union = (sum(len(op(*pair)) for pair in sets) for op in (set.intersection, set.union))
         notes.append(f"scored on other samples than '{reference}': {shared} of {union} in common")
-    counts = _counts(own)
-    if counts["seeds"] == 1:
+    counted = counts(own)
+    if counted["seeds"] == 1:
         notes.append("one seed: the interval covers other women, not other seeds")
-    if counts["seeds"] == 2:
+    if counted["seeds"] == 2:
         notes.append("2 seeds: the interval is too narrow if seeds move the metric more than women do")
-    if counts["women"] == 1:
+    if counted["women"] == 1:
         notes.append("one woman: no interval")
     replicates = np.stack([outcome.replicates for outcome in own.values()])
     undefined = int(np.isnan(replicates).any(axis=0).sum())
@@ -347,55 +338,24 @@ def _mean_cost(costs: Mapping[Trial, float], variant: str) -> float:
     return float(np.mean(own)) if own else float("nan")
 
 
-def _judged(rows: pd.DataFrame, config: IntervalsConfig) -> pd.DataFrame:
-    """Adds p_holm, corrected over the variants and over the controls, and the verdict."""
+def _judged(rows: Sequence[Mapping[str, Any]], config: IntervalsConfig) -> pd.DataFrame:
+    """Adds what depends on the family, which are the variants or the controls, and the verdict."""
     level = 1 - config.confidence
-    rows["p_holm"] = np.nan
+    table = pd.DataFrame(rows)
+    margin = config.equivalence_margin
+    table["equivalence_margin"] = np.nan if margin is None else margin
     for role in ("variant", "control"):
-        family = rows.role.eq(role) & rows.p.notna()
-        if family.any():
-            rows.loc[family, "p_holm"] = multipletests(rows.p[family], method="holm")[1]
-    rows["verdict"] = [verdict(row, level) for row in rows.to_dict("records")]
-    return rows
-
-
-def verdict(row: Mapping[Any, Any], level: float) -> str:
-    """Puts a row of the comparison into a sentence that claims no more than its numbers.
-
-    Args:
-        row: the columns of the comparison without ``verdict``.
-        level: the p value after Holm's correction below which a difference is stated.
-    """
-    name, reference = row["variant"], row["reference"]
-    seen = f"{row['women']} women, {_plural(row['seeds'], 'seed')}"
-    if name == reference:
-        ends = f"[{_short(row['value_low'])}, {_short(row['value_high'])}]"
-        return f"{name} is the reference: {_short(row['value'])} {ends}, {seen}"
-    effect = f"effect {_signed(row['effect'])} [{_signed(row['effect_low'])}, {_signed(row['effect_high'])}]"
-    if row["seeds"] == 1 and not np.isnan(row["effect_low"]):
-        return f"one seed: cannot tell {name} from the luck of its seed: {effect}, {row['women']} women"
-    if np.isnan(row["effect"]) or np.isnan(row["p_holm"]):
-        return f"{name} cannot be compared with {reference}: {row['note'] or 'no replicate has a value'}"
-    corrected = "below .001" if row["p_holm"] < 0.001 else _short(row["p_holm"])
-    numbers = f"{effect}, corrected p {corrected}, {seen}"
-    if row["p_holm"] >= level:
-        return f"no evidence that {name} differs from {reference}: {numbers}"
-    return f"{name} is {'above' if row['effect'] > 0 else 'below'} {reference}: {numbers}"
+        family = table.index[table.role.eq(role) & table.p.notna()]
+        table.loc[family, "p_holm"] = holm(table.p[family])
+        estimates: list[Estimate] = list(table.estimate[family])
+        table.loc[family, "detectable"] = [found.detectable(level / len(family)) for found in estimates]
+        if margin is not None:
+            equivalence = [found.p_equivalence(margin) for found in estimates]
+            table.loc[family, "p_equivalence"] = equivalence
+            table.loc[family, "p_equivalence_holm"] = holm(equivalence)
+    table["verdict"] = [verdict(row, level) for row in table.to_dict("records")]
+    return table
 
 
 def _named(trial: Trial) -> str:
     return f"'{trial[0]}' (seed {trial[1]}, fold {trial[2]})"
-
-
-def _plural(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
-
-
-def _short(value: float) -> str:
-    """.812: three decimals, no zero before the point."""
-    return f"{value:.3f}".replace("0.", ".", 1) if abs(value) < 0.9995 else f"{value:.3f}"
-
-
-def _signed(value: float) -> str:
-    """+.012: as _short, always with its sign."""
-    return f"{value:+.3f}".replace("0.", ".", 1) if abs(value) < 0.9995 else f"{value:+.3f}"

@@ -115,6 +115,14 @@ COMPARISON_COLUMNS: dict[str, str] = {
     "effect_high": "float64",
     "p": "float64",  # two-sided, uncorrected
     "p_holm": "float64",  # Holm-corrected over the family; NaN outside of it
+    "effect_size": "float64",  # the effect in standard deviations of one woman with one seed (Hedges' g)
+    "improvement": "float64",  # chance that a run beats the reference's of its seed and fold, with its interval
+    "improvement_low": "float64",
+    "improvement_high": "float64",
+    "detectable": "float64",  # true difference that would be found with a chance of .8, Holm's correction included
+    "equivalence_margin": "float64",  # effects within +- it count as no difference; NaN where not asked
+    "p_equivalence": "float64",  # two one-sided tests that the effect lies within the margin, uncorrected
+    "p_equivalence_holm": "float64",  # the same, Holm-corrected over the family
     "seeds": "Int64",  # numbers of seeds, folds, women, lesion patches, normal patches
     "folds": "Int64",
     "women": "Int64",

@@ -8,6 +8,8 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from siamray.sweeps.estimates import POWER
+
 MINUS = "\u2212"
 NONE = "\u2013"
 
@@ -72,9 +74,19 @@ def _footnotes(rows: pd.DataFrame, confidence: float) -> str:
             f"n: {', '.join(counts) or 'unknown'}; [..]: {100 * confidence:g} % intervals, bootstrap over {drawn}",
             f"difference: from {first['reference']}, paired over the same women and seeds",
             f"Holm p: corrected over {family or 'nothing'}; bold: below {1 - confidence:.3g}",
+            *_sight(rows["detectable"]),
             *(f"note: {note}" for note in dict.fromkeys(rows["note"]) if isinstance(note, str) and note),
         ]
     )
+
+
+def _sight(detectable: "pd.Series[float]") -> list[str]:
+    """The differences that could have been seen, as a range over the rows; nothing where nothing was tested."""
+    least, greatest = (f"{detectable.agg(end):.3f}" for end in ("min", "max"))
+    if detectable.isna().all():
+        return []
+    reach = least if least == greatest else f"{least} to {greatest}, depending on the row,"
+    return [f"differences of {reach} could have been seen (power {POWER:g}, Holm's correction included)"]
 
 
 def _interval(value: float, low: float, high: float, *, signed: bool) -> str:

@@ -13,8 +13,10 @@ from siamray.config import IntervalsConfig
 from siamray.downstream.froc import CANDIDATE, IMAGE, LESION
 from siamray.downstream.intervals import auc, bootstrap, women_weights
 from siamray.errors import UserError
-from siamray.sweeps.comparison import BLOB, BRIGHTNESS, COLUMNS, Outcome, compare, estimate
+from siamray.sweeps.bca import bca_interval, expanded
+from siamray.sweeps.comparison import BLOB, BRIGHTNESS, COLUMNS, compare, measured
 from siamray.sweeps.contract import COMPARISON_COLUMNS
+from siamray.sweeps.estimates import Outcome, differences, estimate, holm
 
 QUICK = IntervalsConfig(replicates=200)
 
@@ -350,6 +352,83 @@ def test_a_head_is_compared_with_the_blob_filter_and_only_where_there_is_one():
     assert rows.note["none"] != ""
 
 
+def test_what_stands_beside_p_is_that_of_the_effects_error_and_family():
+    names = ("soft", "a", "b", "none")
+    given = trials(np.random.default_rng(22), names=names, shift={"b": 2})
+    config = IntervalsConfig(replicates=200, equivalence_margin=0.05)
+    rows = compare(given, "soft", "patches_linear_auc", names[:3], names[3:], config).set_index("variant")
+    tests = ["p", "detectable", "p_equivalence", "p_equivalence_holm", "effect_size", "improvement", "improvement_low"]
+    assert rows.loc["soft", tests].isna().all()
+    assert (rows.equivalence_margin == 0.05).all()
+    outcomes = measured(given, ["patches_linear_auc"], config)["patches_linear_auc"]
+    for name, family in (("a", 2), ("b", 2), ("none", 1)):
+        own, of_reference = ({trial[1:]: o for trial, o in outcomes.items() if trial[0] == n} for n in (name, "soft"))
+        effect = estimate(differences(own, of_reference))
+        assert effect.mean == pytest.approx(rows.effect[name])
+        assert rows.detectable[name] == pytest.approx(effect.detectable(0.05 / family))
+        assert rows.p_equivalence[name] == pytest.approx(effect.p_equivalence(0.05))
+        assert rows.effect_size[name] == pytest.approx(effect.effect_size(), nan_ok=True)
+        wins = [outcomes[name, seed, 0].value > outcomes["soft", seed, 0].value for seed in range(3)]
+        assert rows.improvement[name] == np.mean(wins)
+        assert rows.improvement_low[name] <= rows.improvement[name] <= rows.improvement_high[name]
+    np.testing.assert_allclose(rows.p_equivalence_holm[["a", "b"]], holm(rows.p_equivalence[["a", "b"]]))
+    assert rows.p_equivalence_holm["none"] == rows.p_equivalence["none"]
+
+
+def test_a_variant_that_hardly_moves_is_equivalent_and_without_a_margin_nobody_says_so():
+    generator = np.random.default_rng(23)
+    given = trials(generator, names=("soft",), women=60)
+    for (_, seed, fold), table in list(given.items()):
+        given["same", seed, fold] = table.assign(value=table.value + 0.02 * generator.normal(size=len(table)))
+    arguments = (given, "soft", "patches_linear_auc", ["soft", "same"], [])
+    row = compare(*arguments, QUICK).set_index("variant").loc["same"]
+    assert row.verdict.startswith("same and soft are equivalent within .02: effect ")
+    silent = compare(*arguments, IntervalsConfig(replicates=200, equivalence_margin=None)).set_index("variant")
+    assert silent.loc["same", ["equivalence_margin", "p_equivalence", "p_equivalence_holm"]].isna().all()
+    assert "equivalen" not in silent.verdict["same"]
+    assert silent.p["same"] == row.p
+
+
+def test_one_seed_of_enough_women_has_bca_intervals_and_few_women_have_t_and_a_note():
+    given = trials(np.random.default_rng(24), seeds=1, women=40, folds=(0, 1))
+    rows = compare(given, "soft", "patches_linear_auc", ["soft", "hard"], [], QUICK).set_index("variant")
+    women = sorted({woman for table in given.values() for woman in table.woman_id})
+
+    def mean(name: str, left_out: str | None) -> float:
+        parts = [given[name, 0, fold] for fold in (0, 1)]
+        return np.mean([auc(part.label, part.value, part.woman_id != left_out) for part in parts])
+
+    weights = women_weights(80, 200, 0)
+    replicates = {
+        name: np.mean(
+            [
+                bootstrap("auc", part.label, part.value, [women.index(woman) for woman in part.woman_id], weights)
+                for part in (given[name, 0, fold] for fold in (0, 1))
+            ],
+            axis=0,
+        )
+        for name in ("soft", "hard")
+    }
+    without = {name: np.array([mean(name, woman) for woman in women]) for name in ("soft", "hard")}
+    confidence = expanded(0.95, 80)
+    value = bca_interval(mean("hard", None), replicates["hard"], without["hard"], 80, confidence)
+    assert (rows.value_low["hard"], rows.value_high["hard"]) == pytest.approx(value[:2])
+    effect = bca_interval(
+        mean("hard", None) - mean("soft", None),
+        replicates["hard"] - replicates["soft"],
+        without["hard"] - without["soft"],
+        80,
+        confidence,
+    )
+    assert (rows.effect_low["hard"], rows.effect_high["hard"]) == pytest.approx(effect[:2])
+    assert not rows.note.str.contains("BCa").any()
+    assert rows.loc["hard", ["improvement", "detectable", "p_equivalence"]].isna().all()
+    few = compare(
+        trials(np.random.default_rng(7), seeds=1, women=12), "soft", "patches_linear_auc", ["hard"], [], QUICK
+    )
+    assert few.note[1].endswith("t interval of value and effect, as BCa is undefined: less than 20 women")
+
+
 def delong_error(label: np.ndarray, first: np.ndarray, second: np.ndarray) -> float:
     """Standard error of the difference of two AUCs of the same independent cases (DeLong et al. 1988)."""
     kernels = []
@@ -414,17 +493,7 @@ def test_errors_are_as_rare_as_said_whether_women_or_seeds_make_them(number, nam
     nulls, shifted, values = [], [], []
     for simulation in range(simulations):
         reference, *others = simulated(np.random.default_rng([99, number, simulation]), **REGIMES[name])
-        effects = [
-            estimate(
-                {
-                    block: Outcome(
-                        own.value - reference[block].value, own.replicates - reference[block].replicates, own.samples
-                    )
-                    for block, own in blocks.items()
-                }
-            )
-            for blocks in others
-        ]
+        effects = [estimate(differences(blocks, reference)) for blocks in others]
         nulls += effects[:2]
         shifted.append(effects[2])
         values.append(estimate(reference))

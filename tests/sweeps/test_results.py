@@ -288,6 +288,7 @@ def test_the_comparison_comes_back_and_lacking_columns_are_filled(tmp_path: Path
     row = results.load(folder).comparison.iloc[0]
     assert (row["variant"], row["women"], row["p"]) == ("hard", 24, 0.2)
     assert math.isnan(row["effect"])
+    assert math.isnan(row["detectable"])
 
 
 def test_a_missing_experiment_names_the_nearest(tmp_path: Path) -> None:

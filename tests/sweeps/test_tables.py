@@ -18,6 +18,7 @@ def comparison(variants: dict[str, str], metric: str = "patches_linear_auc") -> 
         p = math.nan if i == 0 else 0.06 / 10**i
         row = {"variant": name, "role": role, "reference": reference, "metric": metric, "value": 0.8 - 0.02 * i}
         row |= {"value_low": 0.7, "value_high": 0.9, "effect": effect, "effect_low": effect - 0.01}
+        row["detectable"] = math.nan if i == 0 else 0.04 * i
         row |= {
             "effect_high": effect + 0.01,
             "p": p,
@@ -59,6 +60,14 @@ def test_the_footnotes_say_n_interval_and_family() -> None:
     assert "from soft, paired over the same women and seeds" in words
     assert "Holm p: corrected over 1 variant and over 1 control" in words
     assert words.count("note: mind this") == 1
+
+
+def test_the_footnotes_say_which_differences_could_have_been_seen() -> None:
+    two = " ".join(printed(comparison({"soft": "variant", "hard": "variant"})).split())
+    assert "differences of 0.040 could have been seen (power 0.8, Holm's correction included)" in two
+    three = " ".join(printed(comparison({"soft": "variant", "hard": "variant", "none": "control"})).split())
+    assert "differences of 0.040 to 0.080, depending on the row, could have been seen" in three
+    assert "could have been seen" not in printed(comparison({"soft": "variant"}))
 
 
 def test_small_p_values_are_not_shown_as_zero() -> None:

@@ -40,7 +40,7 @@ COMMANDS: dict[str, tuple[str, tuple[str, ...]]] = {
     "sweep": (
         "runs an ablation or a search: trials, comparison, report; sweep status, sweep export and sweep verify look "
         "at one that runs or has ended (python -m siamray.sweep status --help)",
-        (*_EVERYWHERE, *_LEARNING, "downstream", "ablation", "search", "results", "seeds", "dry_run"),
+        (*_EVERYWHERE, *_LEARNING, "downstream", "ablation", "search", "results", "seeds", "progress", "dry_run"),
     ),
     "sweep status": (
         "tells how far results=DIR/EXPERIMENT is: trials, failures, driver, cost, what is left; writes nothing",

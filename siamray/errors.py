@@ -5,6 +5,8 @@ from collections.abc import Callable
 from difflib import get_close_matches
 
 EXIT_USER_ERROR = 2
+# 128 and the number of SIGINT.
+EXIT_INTERRUPTED = 130
 
 
 class UserError(Exception):
@@ -40,6 +42,6 @@ def run_command(main: Callable[[list[str]], None]) -> None:
     except UserError as error:
         print(f"siamray: {' '.join(str(error).split())}", file=sys.stderr)
         raise SystemExit(EXIT_USER_ERROR) from None
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupted:
         print("siamray: interrupted; the same command goes on where this one stopped", file=sys.stderr)
-        raise SystemExit(130) from None
+        raise SystemExit(getattr(interrupted, "code", EXIT_INTERRUPTED)) from None

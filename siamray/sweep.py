@@ -33,9 +33,11 @@ from siamray.sweeps.differences import variant_differences
 from siamray.sweeps.driver import sole_driver
 from siamray.sweeps.export import write_tables
 from siamray.sweeps.fixed_arithmetic import fix_arithmetic
+from siamray.sweeps.progress import Progress, Shown, way
 from siamray.sweeps.runner import run_trials, unfinished
 from siamray.sweeps.search import VARIANT, Selection, run_search
 from siamray.sweeps.sharing import share, shareable
+from siamray.sweeps.standings import Standings
 from siamray.sweeps.study import check_search, metrics_sought, objectives, sampler_limits
 
 _Store = TypeVar("_Store", Store, Store | None)
@@ -112,13 +114,15 @@ def run_ablation(config: Config, words: list[str], console: Console) -> None:
         for trial in remaining:
             if trial.trial_id in same:
                 share(trial, same[trial.trial_id], experiment)
-        console.print(ablation.question, soft_wrap=True)
-        console.print(_progress_line(len(trials), len(trials) - len(remaining), same), soft_wrap=True)
-        remaining = [trial for trial in remaining if trial.trial_id not in same]
-        run_trials(
-            remaining, {name: store.path for name, store in by_trial.items()}, experiment, config.cluster, console
-        )
-        done = results.collect(experiment)
+        still = [trial for trial in remaining if trial.trial_id not in same]
+        shown = _shown(config, trials, still, experiment, console)
+        shown.say(ablation.question)
+        shown.say(_progress_line(len(trials), len(trials) - len(remaining), same))
+        try:
+            run_trials(still, {name: store.path for name, store in by_trial.items()}, experiment, config.cluster, shown)
+        finally:
+            # Also where a signal ends the sweep: what has ended is in the table.
+            done = results.collect(experiment)
         comparison = compare_trials(config, trials, experiment)
         write_parquet(experiment / results.COMPARISON_FILE, comparison)
         report = write_report(experiment)
@@ -150,13 +154,11 @@ def run_searching(config: Config, words: list[str], console: Console) -> None:
         found = run_search(config, words, store, experiment, console)
         write_parquet(experiment / results.SELECTION_FILE, found.table)
         planned, trials = _confirmation(config, words, found, store, experiment)
-        run_trials(
-            unfinished(trials, experiment),
-            {trial.trial_id: store.path for trial in trials},
-            experiment,
-            config.cluster,
-            console,
-        )
+        remaining = unfinished(trials, experiment)
+        if remaining:
+            shown = _shown(planned, trials, remaining, experiment, console)
+            paths = {trial.trial_id: store.path for trial in trials}
+            run_trials(remaining, paths, experiment, config.cluster, shown)
         tested = [metric.removeprefix("validation_") for metric in metrics_sought(search)]
         comparison = (
             compare_trials(planned, trials, experiment, tested)
@@ -464,6 +466,20 @@ def _progress_line(trials: int, done: int, same: Mapping[str, Path]) -> str:
     sources = Counter(folder.parent.parent.name for folder in same.values())
     shared = "".join(f", {number} shared with {name}" for name, number in sorted(sources.items()))
     return f"{trials} trials, {done} of them done before{shared}"
+
+
+def _shown(config: Config, trials: list[Trial], still: list[Trial], experiment: Path, console: Console) -> Shown:
+    """Makes what shows the progress of trials, of which some still run."""
+    assert config.ablation is not None
+    by_id = {trial.trial_id: trial for trial in trials}
+    metric = config.ablation.metric
+    return Shown(
+        Progress(by_id, set(by_id) - {trial.trial_id for trial in still}),
+        way(config.progress, console),
+        console,
+        metric,
+        Standings(experiment, metric, by_id, config.downstream.intervals),
+    )
 
 
 def _print_comparison(

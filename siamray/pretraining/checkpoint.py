@@ -14,8 +14,8 @@ from siamray.files import write_atomically
 CHECKPOINT_FILE = "checkpoint.pt"
 # Options that change nothing in the numbers of a training run, and so may differ when it is resumed.
 _WITHOUT_EFFECT = (
-    "store", "results", "out", "from_trial", "trial", "page", "inspect", "dry_run", "seeds", "experiments", "ablation",
-    "search", "downstream", "data.root", "preparation.cpus", "preparation.image_seconds", "pairs.cache_mb",
+    "store", "results", "out", "from_trial", "trial", "page", "inspect", "dry_run", "progress", "seeds", "experiments",
+    "ablation", "search", "downstream", "data.root", "preparation.cpus", "preparation.image_seconds", "pairs.cache_mb",
     "cluster.address", "cluster.cpus", "cluster.gpus", "cluster.failures",
 )  # fmt: skip
 

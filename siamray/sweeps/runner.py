@@ -3,13 +3,9 @@
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
-
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from siamray.cluster import connected
 from siamray.compose import from_dict
@@ -19,6 +15,8 @@ from siamray.files import Location
 from siamray.pretraining.trainer import WAITING_CPUS, check_placement
 from siamray.sweeps import results
 from siamray.sweeps.ablation import Trial
+from siamray.sweeps.interruption import Interruption
+from siamray.sweeps.progress import Shown
 from siamray.sweeps.trial import describe, run_trial, trial_to_dict
 
 # Seconds between two updates of trials.parquet while trials run.
@@ -53,7 +51,7 @@ def unfinished(trials: list[Trial], experiment: Path) -> list[Trial]:
 
 
 def run_trials(
-    trials: list[Trial], stores: dict[str, Location], experiment: Path, cluster: ClusterConfig, console: Console
+    trials: list[Trial], stores: dict[str, Location], experiment: Path, cluster: ClusterConfig, shown: Shown
 ) -> None:
     """Runs trials, as many at a time as the cluster holds; what cannot be finished leaves its reason.
 
@@ -62,10 +60,11 @@ def run_trials(
         stores: trial_id -> folder of its prepared exams.
         experiment: ``<results>/<experiment>``.
         cluster: resources of a trial.
-        console: progress is drawn there.
+        shown: is told how it goes.
 
     Raises:
         UserError: if a trial's workers can never be placed.
+        Interrupted: a signal asked for the end; what had not ended left no result, and its checkpoint.
     """
     if not trials:
         return
@@ -79,8 +78,12 @@ def run_trials(
             }
             for trial in trials
         }
-        with _progress(trials, console, experiment) as shown:
-            failures = _tune(specifications, cluster, at_a_time, shown)
+        with Interruption(shown.say) as interruption:
+            with shown.shown():
+                failures = _tune(
+                    specifications, cluster, at_a_time, _Events(shown, experiment, interruption), interruption
+                )
+            interruption.end()
     for trial in trials:
         folder = experiment / results.TRIALS_FOLDER / trial.trial_id
         if not (folder / results.TRIAL_FILE).exists():
@@ -90,12 +93,16 @@ def run_trials(
 
 
 def _tune(
-    specifications: dict[str, dict[str, Any]], cluster: ClusterConfig, at_a_time: int, shown: "_Shown"
+    specifications: dict[str, dict[str, Any]],
+    cluster: ClusterConfig,
+    at_a_time: int,
+    events: "_Events",
+    interruption: Interruption,
 ) -> dict[str, str]:
     """Lets Ray Tune run every specification once; returns the reasons of those that raised."""
     from ray import tune
 
-    from siamray.sweeps.trial_events import TrialEvents
+    from siamray.sweeps.trial_events import InterruptionStopper, TrialEvents
 
     scratch = tempfile.mkdtemp(prefix="siamray-tune-")
     try:
@@ -110,7 +117,8 @@ def _tune(
                 storage_path=scratch,
                 verbose=0,
                 failure_config=tune.FailureConfig(max_failures=cluster.failures),
-                callbacks=[TrialEvents(shown.end, shown.epoch)],
+                callbacks=[TrialEvents(events.start, events.epoch, events.end)],
+                stop=InterruptionStopper(interruption),
             ),
         ).fit()
         return {
@@ -144,36 +152,33 @@ def last_line(error: BaseException | None) -> str:
     return lines[-1][:500] if lines else type(error).__name__
 
 
-class _Shown:
-    """The progress of a sweep: on the console trials done, epochs done, trials failed; on disk the table of trials."""
+class _Events:
+    """What Ray Tune tells of its trials, passed on to the console, and now and then to the table on disk."""
 
-    def __init__(self, trials: list[Trial], progress: Progress, experiment: Path) -> None:
-        self._experiment = experiment
+    def __init__(self, shown: Shown, experiment: Path, interruption: Interruption) -> None:
+        self._shown, self._experiment, self._interruption = shown, experiment, interruption
         self._collected = time.monotonic()
-        self._progress = progress
-        self._trials: TaskID = progress.add_task("trials", total=len(trials))
-        steps = sum(trial.config.pretraining.epochs + 1 for trial in trials)
-        self._epochs: TaskID = progress.add_task("epochs and evaluations", total=steps)
-        self._done: dict[str, int] = {}
+
+    def start(self, trial: Any) -> None:
+        """A trial starts."""
+        self._shown.start(_name(trial.config))
 
     def epoch(self, trial: Any, result: dict[str, Any]) -> None:
-        """Moves the bar to a trial's epoch; a resumed trial starts in the middle."""
-        epoch, name = int(result.get("epoch", 0)), _name(trial.config)
-        self._progress.advance(self._epochs, max(0, epoch - self._done.get(name, 0)))
-        self._done[name] = max(epoch, self._done.get(name, 0))
+        """A trial has reported an epoch."""
+        self._shown.epoch(_name(trial.config), int(result.get("epoch", 0)))
 
     def end(self, trial: Any, failed: bool) -> None:
-        """Counts a trial that ended; now and then puts the ended ones into the table, for those who look on."""
-        self._progress.advance(self._trials)
+        """A trial has ended: with a result, with a reason of its own why it has none, or by an error."""
+        name = _name(trial.config)
+        folder = self._experiment / results.TRIALS_FOLDER / name
+        reason = "its process ended" if failed else ""
+        if self._interruption.asked and not (folder / results.TRIAL_FILE).exists():
+            return
+        if results.finished_trial(folder) is None:
+            failed = True
+            with suppress(FileNotFoundError, results.Unreadable):
+                reason = results.read_trial(folder)["reason"]
+        self._shown.end(name, failed, reason)
         if time.monotonic() - self._collected > COLLECT_SECONDS:
             results.collect(self._experiment)
             self._collected = time.monotonic()
-        word, style = ("failed: ", "red") if failed else ("", "dim")
-        self._progress.console.print(f"  {word}{_name(trial.config)}", style=style, highlight=False)
-
-
-@contextmanager
-def _progress(trials: list[Trial], console: Console, experiment: Path) -> Iterator[_Shown]:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console) as progress:
-        yield _Shown(trials, progress, experiment)

@@ -1,33 +1,42 @@
-"""What Ray Tune tells of its trials goes in; calls of two functions come out, so that a console can draw them."""
+"""What Ray Tune tells of its trials goes in; calls of three functions come out. And the other way: when to end."""
 
 from collections.abc import Callable
 from typing import Any
 
 from ray import tune
 
+from siamray.sweeps.interruption import Interruption
+
 
 class TrialEvents(tune.Callback):
-    """Passes on results and ends of trials.
-
-    Args:
-        ended: called with the Tune trial and whether it failed.
-        reported: called with the Tune trial and the result it reported.
-    """
+    """Passes on starts, results and ends of trials."""
 
     def __init__(
-        self, ended: Callable[[Any, bool], None], reported: Callable[[Any, dict[str, Any]], None] | None = None
+        self,
+        started: Callable[[Any], None],
+        reported: Callable[[Any, dict[str, Any]], None],
+        ended: Callable[[Any, bool], None],
     ) -> None:
-        self._ended = ended
-        self._reported = reported
+        """Calls nothing yet.
+
+        Args:
+            started: called with the Tune trial.
+            reported: called with the Tune trial and the result it reported.
+            ended: called with the Tune trial and whether its process raised.
+        """
+        self._started, self._reported, self._ended = started, reported, ended
 
     def __getstate__(self) -> dict[str, Any]:
         # Tune pickles its callbacks to restore a sweep from; ours draw on this process's console and restore nothing.
         return {}
 
+    def on_trial_start(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+        """Called by Ray Tune."""
+        self._started(trial)
+
     def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: dict[str, Any], **info: Any) -> None:
         """Called by Ray Tune."""
-        if self._reported is not None:
-            self._reported(trial, result)
+        self._reported(trial, result)
 
     def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         """Called by Ray Tune."""
@@ -36,3 +45,27 @@ class TrialEvents(tune.Callback):
     def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         """Called by Ray Tune."""
         self._ended(trial, True)
+
+
+class InterruptionStopper(tune.Stopper):
+    """Ends all trials once a signal has asked for it; Tune asks every second or so."""
+
+    def __init__(self, interruption: Interruption) -> None:
+        """Ends nothing yet.
+
+        Args:
+            interruption: takes the signals.
+        """
+        self._interruption = interruption
+
+    def __getstate__(self) -> dict[str, Any]:
+        # As above.
+        return {}
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """Ends no trial by itself."""
+        return False
+
+    def stop_all(self) -> bool:
+        """Called by Ray Tune."""
+        return bool(self._interruption.asked)

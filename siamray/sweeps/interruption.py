@@ -1,0 +1,68 @@
+"""SIGINT and SIGTERM come in; a sweep ends in order at the first one, at once at the second."""
+
+import os
+import signal
+from collections.abc import Callable
+from types import FrameType, TracebackType
+from typing import Any
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal has ended a sweep in order.
+
+    Attributes:
+        code: exit code by the shell's custom, 128 + the signal's number.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.code = 128 + number
+
+
+class Interruption:
+    """Takes the signals for the time of a block.
+
+    Attributes:
+        asked: the first signal's number; 0 before there was one.
+    """
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        """Takes nothing yet.
+
+        Args:
+            say: tells the user what happens.
+        """
+        self.asked = 0
+        self._say = say
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> "Interruption":
+        """Takes the signals."""
+        for number in SIGNALS:
+            self._before[number] = signal.signal(number, self._take)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Gives the signals back."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def end(self) -> None:
+        """Ends what the signals were for.
+
+        Raises:
+            Interrupted: there was a signal.
+        """
+        if self.asked:
+            raise Interrupted(self.asked)
+
+    def _take(self, number: int, frame: FrameType | None) -> None:
+        if self.asked:
+            # Ray's processes end with the one that started them; results are written atomically.
+            os._exit(128 + number)
+        self.asked = number
+        self._say("ending; trials that run go on from their last epoch next time; once more ends at once")

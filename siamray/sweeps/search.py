@@ -288,7 +288,7 @@ class _Driver:
             # What is no number says nothing of a trial; one that goes on so fails at its end.
             if value == value:
                 running.asked[0].report(value, epoch)
-                running.stop = running.stop or bool(running.asked[0].should_prune())
+                running.stop = not studies.goes_on(self.study, running.asked[0], self.search) or running.stop
         if new and running.trial.trial_id in self.running:
             answer(running.folder, max(new), running.stop)
 

@@ -145,15 +145,39 @@ def make_sampler(search: SearchConfig, seed: int, asked_before: int) -> Any:
                 return samplers.RandomSampler(seed=fresh)
 
 
-def make_pruner(search: SearchConfig) -> Any:
-    """Makes Optuna's pruner; its steps are epochs."""
+def goes_on(study: Any, trial: Any, search: SearchConfig) -> bool:
+    """Lets Optuna's pruner judge a trial by what was reported of it last; its steps are epochs.
+
+    Args:
+        study: the study.
+        trial: Optuna's trial.
+        search: names the pruner and its settings.
+    """
     from optuna import pruners
 
+    reported = study.get_trials(deepcopy=False)[trial.number]
     if search.pruner == "asha":
-        return pruners.SuccessiveHalvingPruner(min_resource=search.grace_epochs, reduction_factor=search.reduction)
-    if search.pruner == "median":
-        return pruners.MedianPruner(n_startup_trials=search.startup_trials, n_warmup_steps=search.grace_epochs)
-    return pruners.NopPruner()
+        pruner: Any = pruners.SuccessiveHalvingPruner(
+            min_resource=search.grace_epochs, reduction_factor=search.reduction
+        )
+    else:
+        pruner = pruners.MedianPruner(n_startup_trials=search.startup_trials, n_warmup_steps=search.grace_epochs)
+    return not pruner.prune(_Counted(study), reported)
+
+
+class _Counted:
+    """A study in which every setting counts once: without trials given up and those that drew what another did."""
+
+    def __init__(self, study: Any) -> None:
+        self._study = study
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._study, name)
+
+    def get_trials(self, *arguments: Any, **named: Any) -> list[Any]:
+        """Lists the trials that a pruner compares."""
+        trials = self._study.get_trials(*arguments, **named)
+        return [trial for trial in trials if not trial.user_attrs.keys() & {GIVEN_UP, SAME_AS}]
 
 
 def question(config: Config, data_fingerprint: str) -> dict[str, Any]:
@@ -206,7 +230,6 @@ def open_study(folder: Path, search: SearchConfig, seed: int, asked: Mapping[str
         study_name=search.name,
         directions=[StudyDirection[direction.upper()] for direction in objectives(search).values()],
         load_if_exists=True,
-        pruner=make_pruner(search),
     )
     stored = study.user_attrs.get(_QUESTION)
     if stored is None and not study.get_trials(deepcopy=False):

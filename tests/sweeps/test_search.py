@@ -361,6 +361,26 @@ def test_what_a_killed_driver_had_not_told_yet_is_read_from_its_folder(tmp_path:
     assert len(found.table) == 3
 
 
+def test_a_trial_given_up_is_not_counted_again_by_the_pruner(tmp_path: Path) -> None:
+    search = search_of(parameters=MARGIN_ALONE, pruner="asha", reduction=2)
+    judged = study.open_study(tmp_path, search, 0, {"q": 1})
+
+    def report(value: float) -> bool:
+        trial = judged.ask()
+        trial.suggest_float(MARGIN, 0.0, 1.0)
+        trial.report(value, 1)
+        return study.goes_on(judged, trial, search)
+
+    assert report(0.1)
+    # The driver is killed, and the next one reports the same trial again.
+    judged = study.open_study(tmp_path, search, 0, {"q": 1})
+    assert report(0.1)
+    assert report(0.5)
+    # Not the best of three; were the first counted twice, it would be among the best two of four.
+    assert not report(0.4)
+    assert [trial.state for trial in judged.get_trials()] == [STATES.FAIL, *[STATES.RUNNING] * 3]
+
+
 def test_a_larger_budget_extends_a_search_and_the_same_one_runs_nothing(tmp_path: Path) -> None:
     first, _ = run(tmp_path, Fakes(), trials=3)
     again = Fakes()

@@ -5,6 +5,7 @@ import re
 import shlex
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -26,12 +27,13 @@ from siamray.files import write_parquet
 from siamray.provenance import environment, git_state, uncommitted_diff, versions
 from siamray.sweeps import results, status, tables, verification
 from siamray.sweeps.ablation import Trial, base_words, compose_variants, list_trials, make_trial, shared_words
-from siamray.sweeps.comparison import HEAD_SCORE, compare
+from siamray.sweeps.comparison import HEAD_SCORE, compare, measured
 from siamray.sweeps.cost import estimate
 from siamray.sweeps.designs import Design, make_design
 from siamray.sweeps.differences import variant_differences
 from siamray.sweeps.driver import sole_driver
 from siamray.sweeps.export import write_tables
+from siamray.sweeps.factorial import factorial_effects
 from siamray.sweeps.fixed_arithmetic import fix_arithmetic
 from siamray.sweeps.progress import Progress, Shown, way
 from siamray.sweeps.runner import run_trials, unfinished
@@ -125,8 +127,13 @@ def run_ablation(config: Config, words: list[str], console: Console) -> None:
             done = results.collect(experiment)
         comparison = compare_trials(config, trials, experiment)
         write_parquet(experiment / results.COMPARISON_FILE, comparison)
+        effects = factor_effects(config, made, trials, experiment)
+        if effects is not None:
+            write_parquet(experiment / results.EFFECTS_FILE, effects)
         report = write_report(experiment)
     _print_comparison(config, comparison, done)
+    if effects is not None:
+        _table_console().print(tables.effects_table(effects, ablation.metric, config.downstream.intervals.confidence))
     print(f"report: {report}")
     failed = done[done.state != "finished"]
     if len(failed):
@@ -153,6 +160,7 @@ def run_searching(config: Config, words: list[str], console: Console) -> None:
         results.write_diff(experiment, uncommitted_diff())
         found = run_search(config, words, store, experiment, console)
         write_parquet(experiment / results.SELECTION_FILE, found.table)
+        write_parquet(experiment / results.IMPORTANCE_FILE, found.importance)
         planned, trials = _confirmation(config, words, found, store, experiment)
         remaining = unfinished(trials, experiment)
         if remaining:
@@ -174,6 +182,8 @@ def run_searching(config: Config, words: list[str], console: Console) -> None:
         done = results.collect(experiment)
         report = write_report(experiment)
     _print_found(found, objectives(search))
+    if len(found.importance):
+        _table_console().print(tables.importance_table(found.importance))
     done = done[done.trial_id.isin(ids)]
     if planned.ablation is not None:
         _print_comparison(planned, comparison, done, tested)
@@ -256,6 +266,37 @@ def _confirmation(
         return none, []
     composed = {BASE: base.config, WINNER: winner.config}
     return planned, list_trials(planned, composed, lambda chosen: (chosen, store.fingerprint))
+
+
+def factor_effects(config: Config, made: Design, trials: list[Trial], experiment: Path) -> pd.DataFrame | None:
+    """Estimates main effects and two-way interactions of a factorial on its primary metric.
+
+    Args:
+        config: of the sweep, with its ablation written out.
+        made: the design.
+        trials: all trials of the sweep.
+        experiment: ``<results>/<experiment>``.
+
+    Returns:
+        EFFECT_COLUMNS; main effects alone of a fraction that does not tell interactions from one another. None where
+        the design is no factorial, or its finished trials do not tell its effects apart.
+    """
+    if made.kind != "factorial":
+        return None
+    loaded = results.load(experiment)
+    finished = set(loaded.trials.trial_id[loaded.trials.state == "finished"])
+    predictions = {
+        (trial.variant, trial.seed, trial.fold): loaded.predictions(trial.trial_id)
+        for trial in trials
+        if trial.trial_id in finished and trial.variant in made.settings
+    }
+    assert config.ablation is not None
+    metric, intervals = config.ablation.metric, config.downstream.intervals
+    for interactions in (True, False):
+        with suppress(UserError):
+            outcomes = measured(predictions, [metric], intervals)[metric]
+            return factorial_effects(made.settings, outcomes, intervals, interactions=interactions)
+    return None
 
 
 def compare_trials(config: Config, trials: list[Trial], experiment: Path, further: Sequence[str] = ()) -> pd.DataFrame:

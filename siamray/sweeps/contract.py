@@ -5,6 +5,9 @@
     trials.parquet        one row per trial: see TRIAL_COLUMNS; its metadata say what each row was read from
     comparison.parquet    one row per variant and metric: see COMPARISON_COLUMNS
     .lock                 held by the driver that runs, names its process
+    effects.parquet       of a factorial: one row per main effect and interaction: see EFFECT_COLUMNS
+    importance.parquet    of a search with enough trials: one row per objective, method and option: see
+                          IMPORTANCE_COLUMNS
     selection.parquet     of a search: one row per setting: see SELECTION_COLUMNS
     uncommitted-HASH.diff   changes of siamray's own code beyond the commit, where there were any and they are small;
                           HASH: the first 12 digits of diff_sha256
@@ -27,6 +30,8 @@ SCHEMA = 1
 EXPERIMENT_FILE = "experiment.json"
 TRIAL_FILE = "trial.json"
 TRIALS_FILE = "trials.parquet"
+EFFECTS_FILE = "effects.parquet"
+IMPORTANCE_FILE = "importance.parquet"
 COMPARISON_FILE = "comparison.parquet"
 SELECTION_FILE = "selection.parquet"
 VALIDATION_FILE = "validation.parquet"
@@ -149,6 +154,22 @@ SELECTION_COLUMNS: dict[str, str] = {
 
 VALIDATION_COLUMNS = ["epoch", "metric", "value"]
 """Columns of validation.parquet: epochs done, and the objective on validation women then."""
+
+EFFECT_COLUMNS = [
+    *("kind", "term", "contrast"),  # main or interaction; the factors; the levels that are compared
+    *("effect", "effect_low", "effect_high"),  # with the ends of its interval, in units of the primary metric
+    *("p", "p_holm"),  # two-sided; Holm-corrected over the main effects, or over the interactions
+    *("detectable", "effect_size"),  # as in comparison.parquet
+    *("seeds", "folds", "women", "note"),
+]
+"""Columns of effects.parquet: effects of the factors on the primary metric, averaged over the other factors."""
+
+IMPORTANCE_COLUMNS = [
+    *("objective", "method"),  # metric; fANOVA (share of the variance) or PED-ANOVA (for being among the best)
+    *("option", "importance", "low", "high"),  # with the ends of its interval
+    *("trials", "note"),  # complete trials that have the option
+]
+"""Columns of importance.parquet."""
 
 EPOCH_COLUMNS = [
     *("epoch", "network"),  # counted from 0; A or B

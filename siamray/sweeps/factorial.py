@@ -11,15 +11,10 @@ from numpy.typing import NDArray
 from siamray.config import IntervalsConfig
 from siamray.errors import UserError
 from siamray.sweeps.comparison import Trial
+from siamray.sweeps.contract import EFFECT_COLUMNS
 from siamray.sweeps.estimates import Outcome, counts, estimate, holm, weighted_sum
 
 Floats = NDArray[np.float64]
-
-COLUMNS = [
-    *("kind", "term", "contrast"),  # main or interaction; the factors; the levels that are compared
-    *("effect", "effect_low", "effect_high", "p", "p_holm", "detectable", "effect_size"),
-    *("seeds", "folds", "women", "note"),
-]
 
 
 @dataclass(frozen=True)
@@ -57,7 +52,7 @@ def factorial_effects(
         interactions: whether two-way interactions are estimated; they need their own variants.
 
     Returns:
-        COLUMNS, main effects first. p is NaN with one seed.
+        EFFECT_COLUMNS, main effects first. p is NaN with one seed.
 
     Raises:
         UserError: factors or levels are lacking, a variant has no trial, no block has all variants, or the variants do
@@ -94,7 +89,7 @@ def factorial_effects(
                     "note": _note(counted["seeds"], len(blocks), outcomes, settings),
                 }
             )
-    return _judged(pd.DataFrame(rows), 1 - config.confidence)[COLUMNS]
+    return _judged(pd.DataFrame(rows), 1 - config.confidence)[EFFECT_COLUMNS]
 
 
 def _levels(settings: Mapping[str, Mapping[str, str]]) -> dict[str, list[str]]:

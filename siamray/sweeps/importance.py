@@ -9,10 +9,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from siamray.errors import UserError
+from siamray.sweeps.contract import IMPORTANCE_COLUMNS
 
 Floats = NDArray[np.float64]
-
-COLUMNS = ["method", "option", "importance", "low", "high", "trials", "note"]
 
 LEAST_TRIALS = 20
 """Completed trials below which nothing is said: a quarter of them are PED-ANOVA's best ones, and Optuna asks for 5."""
@@ -48,7 +47,8 @@ def importances(
         seed: seed of the trees and of the bootstrap.
 
     Returns:
-        COLUMNS, of each method the most important option first. NaN with a note where a method cannot tell.
+        IMPORTANCE_COLUMNS without the objective, of each method the most important option first. NaN with a note where
+        a method cannot tell.
 
     Raises:
         UserError: less than LEAST_TRIALS completed trials, or all with one value.
@@ -71,7 +71,7 @@ def importances(
     options = sorted({name for trial in trials for name in trial.params})
     rows = _fanova(trials, objective, direction, options, trees, confidence, seed)
     rows += _ped_anova(trials, objective, direction, options, replicates, confidence, seed)
-    table = pd.DataFrame(rows, columns=COLUMNS)
+    table = pd.DataFrame(rows, columns=[name for name in IMPORTANCE_COLUMNS if name != "objective"])
     return table.sort_values(
         ["method", "importance", "option"], ascending=[True, False, True], na_position="last", ignore_index=True
     )

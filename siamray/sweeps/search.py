@@ -8,6 +8,7 @@ was spent in spent.json. Killed and given the same command, it goes on.
 import json
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -24,9 +25,10 @@ from siamray.files import write_json
 from siamray.sweeps import results
 from siamray.sweeps import study as studies
 from siamray.sweeps.ablation import Trial, base_words, make_trial
-from siamray.sweeps.contract import SELECTION_COLUMNS
+from siamray.sweeps.contract import IMPORTANCE_COLUMNS, SELECTION_COLUMNS
 from siamray.sweeps.early_stopping import Examination, answer, forget_answer, read_measured
 from siamray.sweeps.fixed_arithmetic import fix_arithmetic
+from siamray.sweeps.importance import importances
 from siamray.sweeps.runner import concurrency, last_line, trial_resources
 from siamray.sweeps.space import search_overrides, suggest
 from siamray.sweeps.trial import describe, run_trial, trial_to_dict
@@ -49,6 +51,7 @@ class Selection:
         fresh_seed: the first seed that no trial of the search was trained with, and all above it.
         trials: ids of the trial folders that belong to the search.
         notes: what a reader must know, one line each.
+        importance: IMPORTANCE_COLUMNS; no rows where the trials are too few to tell.
     """
 
     table: pd.DataFrame
@@ -56,6 +59,7 @@ class Selection:
     fresh_seed: int
     trials: list[str]
     notes: list[str]
+    importance: pd.DataFrame
 
 
 class Launcher(Protocol):
@@ -392,7 +396,20 @@ def select(study: Any, search: SearchConfig, seed: int, notes: list[str]) -> Sel
         max(studies.seeds_seen(study, seed)) + 1,
         sorted(set(table.trial_id) - {""}),
         notes,
+        _importance(study, list(sought), seed),
     )
+
+
+def _importance(study: Any, sought: list[str], seed: int) -> pd.DataFrame:
+    """IMPORTANCE_COLUMNS for every objective that enough trials have answered differently."""
+    tables = []
+    for place, metric in enumerate(sought):
+        # Too few trials, or all alike: nothing is known yet, which is no mistake of the user's.
+        with suppress(UserError):
+            tables.append(importances(study, objective=place, seed=seed).assign(objective=metric))
+    if not tables:
+        return pd.DataFrame(columns=IMPORTANCE_COLUMNS)
+    return pd.concat(tables, ignore_index=True)[IMPORTANCE_COLUMNS]
 
 
 class RayLauncher:

@@ -41,6 +41,52 @@ def console_table(comparison: pd.DataFrame, metric: str, confidence: float = 0.9
     return table
 
 
+def effects_table(effects: pd.DataFrame, metric: str, confidence: float = 0.95) -> Table:
+    """Tabulates main effects and interactions of a factorial.
+
+    Args:
+        effects: EFFECT_COLUMNS of siamray.sweeps.contract.
+        metric: the primary metric.
+        confidence: coverage of the intervals.
+    """
+    first = effects.iloc[0]
+    table = Table(
+        title=Text(f"effects of the factors on {metric}", style="bold"),
+        caption=Text(
+            f"each averaged over the levels of the other factors; n: {first['women']} test women, {first['seeds']} "
+            f"seeds; [..]: {100 * confidence:g} % intervals\nHolm p: over main effects, and over interactions"
+        ),
+        title_justify="left", caption_justify="left", box=box.SIMPLE_HEAD,
+    )  # fmt: skip
+    for name, justify in (("", "left"), ("levels", "left"), ("effect", "right"), ("p", "right"), ("Holm p", "right")):
+        table.add_column(name, justify=justify)  # type: ignore[arg-type]
+    for row in effects.to_dict("records"):
+        effect = _interval(row["effect"], row["effect_low"], row["effect_high"], signed=True)
+        clear = row["p_holm"] < 1 - confidence
+        cells = [str(row["term"]), str(row["contrast"]), effect, _probability(row["p"]), _probability(row["p_holm"])]
+        table.add_row(*(Text(cell, style="bold" if clear else "") for cell in cells))
+    return table
+
+
+def importance_table(importance: pd.DataFrame, shown: int = 5) -> Table:
+    """Tabulates how much searched options mattered, the most important ones of each method.
+
+    Args:
+        importance: IMPORTANCE_COLUMNS of siamray.sweeps.contract.
+        shown: options of each method and objective.
+    """
+    table = Table(
+        "objective", "method", "option", "importance", box=box.SIMPLE_HEAD, title_justify="left",
+        title=Text("importance of the searched options, on validation women", style="bold"),
+        caption=Text("[..]: 95 % over trees (fANOVA) or over trials (PED-ANOVA)"), caption_justify="left",
+    )  # fmt: skip
+    known = importance[importance["importance"].notna()]
+    for row in known.groupby(["objective", "method"], sort=False).head(shown).to_dict("records"):
+        numbers = _interval(row["importance"], row["low"], row["high"], signed=False)
+        table.add_row(str(row["objective"]), str(row["method"]), str(row["option"]), Text(numbers))
+    return table
+
+
 def _cells(row: dict[str, Any], level: float) -> list[Text]:
     reference = row["variant"] == row["reference"]
     cells = [

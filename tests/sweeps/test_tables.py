@@ -5,8 +5,9 @@ import math
 import pandas as pd
 import pytest
 from rich.console import Console
+from rich.table import Table
 
-from siamray.sweeps.tables import console_table
+from siamray.sweeps.tables import console_table, effects_table, importance_table
 
 
 def comparison(variants: dict[str, str], metric: str = "patches_linear_auc") -> pd.DataFrame:
@@ -84,3 +85,40 @@ def test_any_name_is_printed_as_it_is(name: str) -> None:
 
 def test_a_metric_that_is_not_compared_says_so() -> None:
     assert "nothing is compared yet" in printed(comparison({"soft": "variant"}), "other")
+
+
+def drawn(table: Table) -> str:
+    console = Console(width=140)
+    with console.capture() as capture:
+        console.print(table)
+    return capture.get()
+
+
+def test_effects_are_tabulated_with_levels_intervals_and_families() -> None:
+    effects = pd.DataFrame(
+        {
+            "kind": ["main", "interaction"], "term": ["loss", "loss x head"],
+            "contrast": ["hinge - logistic", "(hinge - logistic) where no_head - head"], "effect": [-0.05, 0.01],
+            "effect_low": [-0.08, -0.02], "effect_high": [-0.02, 0.04], "p": [0.002, 0.5], "p_holm": [0.004, 0.5],
+            "women": [40, 40], "seeds": [3, 3],
+        }
+    )  # fmt: skip
+    text = drawn(effects_table(effects, "patches_linear_auc"))
+    assert "−0.050 [−0.080, −0.020]" in text
+    assert "loss x head" in text
+    assert "40 test women, 3 seeds" in text
+
+
+def test_the_most_important_options_of_each_method_are_tabulated() -> None:
+    importance = pd.DataFrame(
+        {
+            "objective": "validation_patches_linear_auc", "method": ["fANOVA"] * 3 + ["PED-ANOVA"],
+            "option": ["a", "b", "c", "a"], "importance": [0.6, 0.3, float("nan"), 0.9],
+            "low": [0.5, 0.2, float("nan"), 0.1], "high": [0.7, 0.4, float("nan"), 1.0],
+        }
+    )  # fmt: skip
+    text = drawn(importance_table(importance, shown=2))
+    assert "0.600 [0.500, 0.700]" in text
+    assert text.count("fANOVA") >= 2
+    assert "0.900 [0.100, 1.000]" in text
+    assert " c " not in text

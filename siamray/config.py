@@ -696,6 +696,9 @@ class AblationConfig:
     )
     seeds: List[int] = option([], "seeds of every variant; empty = seed to seed + seeds - 1", low=0)
     folds: List[int] = option([], "folds that are tested in turn; empty = data.fold alone")
+    only: List[str] = option(
+        [], "names of the variants and controls to take, the reference among them; empty = all of them"
+    )
     limit: int = option(
         1000, "trials at most; 1000 are a night of two cores at a first look of 100 s, beyond it is rarely meant", low=1
     )

@@ -101,7 +101,7 @@ def make_design(config: Config) -> Design:
 
     Raises:
         UserError: an empty or contradictory design, an unknown factor, level or reference, more trials than
-            ablation.limit (told without making them), names that are no folder's or given twice.
+            ablation.limit (told without making them), names that are no folder's or given twice, or unknown to only.
     """
     ablation = config.ablation
     assert ablation is not None
@@ -128,7 +128,30 @@ def make_design(config: Config) -> Design:
         fraction=1,
     )
     _check_names(written_out)
-    return dataclasses.replace(made, ablation=written_out)
+    if not ablation.only:
+        return dataclasses.replace(made, ablation=written_out)
+    chosen = _only(written_out)
+    settings = {name: levels for name, levels in made.settings.items() if name in chosen.variants}
+    return dataclasses.replace(made, ablation=chosen, settings=settings)
+
+
+def _only(ablation: AblationConfig) -> AblationConfig:
+    """Takes the variants and controls that ablation.only names.
+
+    Raises:
+        UserError: it names none of them, or leaves the reference out.
+    """
+    known = [*ablation.variants, *ablation.controls]
+    for name in ablation.only:
+        if name not in known:
+            raise UserError(f"ablation.only: '{name}' is neither a variant nor a control{nearest(name, known)}")
+    if ablation.reference not in ablation.only:
+        raise UserError(f"ablation.only: it lacks the reference '{ablation.reference}'; add it")
+    variants, controls = (
+        {name: overrides for name, overrides in group.items() if name in ablation.only}
+        for group in (ablation.variants, ablation.controls)
+    )
+    return dataclasses.replace(ablation, variants=variants, controls=controls, only=[])
 
 
 @dataclass(frozen=True)

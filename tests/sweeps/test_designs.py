@@ -294,3 +294,28 @@ def test_a_design_in_a_file_reaches_the_variants_as_it_is_written(tmp_path: Path
         "logistic": ["pretraining.loss=logistic"],
         "hinge-margin_0.6": ["pretraining.loss=hinge", "pretraining.margin=0.6"],
     }
+
+
+def test_only_the_named_variants_and_controls_are_taken() -> None:
+    variants = {name: [f"pretraining.margin={margin}"] for name, margin in (("a", 0.6), ("b", 1.0), ("c", 1.4))}
+    controls = {"untrained": ["pretraining.epochs=0"], "shuffled": ["pretraining.partners=shuffled"]}
+    fields: dict[str, Any] = {"variants": variants, "controls": controls, "reference": "b"}
+    taken = designed(**fields, only=["c", "b", "shuffled"]).ablation
+    assert list(taken.variants) == ["b", "c"]
+    assert list(taken.controls) == ["shuffled"]
+    with pytest.raises(UserError, match=r"ablation.only: 'd' is neither a variant nor a control"):
+        designed(**fields, only=["b", "d"])
+    with pytest.raises(UserError, match=r"ablation.only: it lacks the reference 'b'; add it"):
+        designed(**fields, only=["a", "c"])
+
+
+def test_a_factorial_of_which_some_are_taken_keeps_their_settings_alone() -> None:
+    made = designed(
+        design="factorial",
+        factors={
+            "loss": {"logistic": ["pretraining.loss=logistic"], "hinge": ["pretraining.loss=hinge"]},
+            "labels": {"soft": ["pretraining.labels=mixture"], "bare": ["pretraining.labels=none"]},
+        },
+        only=["logistic-soft", "hinge-bare"],
+    )
+    assert set(made.settings) == set(made.ablation.variants) == {"logistic-soft", "hinge-bare"}

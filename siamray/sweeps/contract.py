@@ -90,6 +90,8 @@ TRIAL_KEYS: dict[str, Any] = {
     "cost": {},  # COST_COLUMNS: seconds
     "git": {},  # as of the experiment
     "versions": {},
+    "code": None,  # hash of the code that decides the numbers
+    "shared_from": None,  # <experiment>/<trial_id> that was trained and evaluated for it, None = it was itself
     "environment": {},  # where it ran: platform, cpu, cpus, gpus; threads (of each process that trains)
     "data_fingerprint": None,
     "started": None,  # ISO 8601 times

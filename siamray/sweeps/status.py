@@ -23,7 +23,7 @@ from siamray.sweeps.tables import NONE
 
 
 @dataclass(frozen=True)
-class Progress:
+class Begun:
     """A trial that has begun and not ended."""
 
     trial_id: str
@@ -47,7 +47,7 @@ class Status:
 
     loaded: results.Results
     driver: Driver | None
-    begun: list[Progress]
+    begun: list[Begun]
     waiting: dict[str, int]
     seconds_left: float | None
 
@@ -81,7 +81,7 @@ def status(experiment: Path) -> Status:
     finished = loaded.trials[loaded.trials["state"] == "finished"]
     means = finished.groupby("variant")["wall_s"].mean()
     epochs = _planned_epochs(loaded, finished)
-    begun = [_progress(experiment, trial_id, epochs, driver) for trial_id in loaded.unfinished]
+    begun = [_begun(experiment, trial_id, epochs, driver) for trial_id in loaded.unfinished]
     waiting = _waiting(loaded, finished)
     left = None
     if len(finished):
@@ -145,14 +145,14 @@ def _planned_epochs(loaded: results.Results, finished: pd.DataFrame) -> dict[str
     return found
 
 
-def _progress(experiment: Path, trial_id: str, planned: dict[str, int], driver: Driver | None) -> Progress:
+def _begun(experiment: Path, trial_id: str, planned: dict[str, int], driver: Driver | None) -> Begun:
     folder = experiment / results.TRIALS_FOLDER / trial_id
     try:
         done = pd.read_parquet(folder / "epochs.parquet", columns=["epoch"])["epoch"].max()
     except (OSError, ValueError, KeyError):
         done = math.nan
     variant = _variant(trial_id)
-    return Progress(
+    return Begun(
         trial_id, variant, 0 if pd.isna(done) else int(done), planned.get(variant), _worked_on(folder, driver)
     )
 

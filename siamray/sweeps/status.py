@@ -152,9 +152,7 @@ def _begun(experiment: Path, trial_id: str, planned: dict[str, int], driver: Dri
     except (OSError, ValueError, KeyError):
         done = math.nan
     variant = _variant(trial_id)
-    return Begun(
-        trial_id, variant, 0 if pd.isna(done) else int(done), planned.get(variant), _worked_on(folder, driver)
-    )
+    return Begun(trial_id, variant, 0 if pd.isna(done) else int(done), planned.get(variant), _worked_on(folder, driver))
 
 
 def _worked_on(folder: Path, driver: Driver | None) -> bool:

@@ -15,8 +15,8 @@ from siamray.sweeps import results
 from tests.conftest import TINY_DATA, TINY_TRAINING
 
 WORDS = ["ablation=soft_labels", *TINY_DATA, *TINY_TRAINING, "seeds=1", "downstream.examples=0"]
-# Each costs as long as a sweep takes to start; SIAMRAY_KILLS=20 tries more of them.
-KILLS = int(os.environ.get("SIAMRAY_KILLS", "5"))
+# Each costs as long as a sweep takes to start, so that the suite leaves them out.
+KILLS = int(os.environ.get("SIAMRAY_KILLS", "0"))
 # A process by itself, what the others hang on, or all at once, as when the machine goes down.
 VICTIMS = ("driver", "trial", "raylet", "machine")
 # Which moments are tried is decided by this seed.
@@ -83,6 +83,7 @@ def numbers(folder: Path) -> tuple[pd.DataFrame, dict[str, pd.DataFrame], dict[s
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(KILLS == 0, reason="takes a minute per kill; SIAMRAY_KILLS=20 asks for it")
 def test_a_sweep_killed_at_random_moments_has_every_trial_once_and_the_same_numbers(tmp_path: Path) -> None:
     # The first one also prepares the store; the second one tells how long a sweep takes.
     for name in ("first", "calm"):

@@ -14,7 +14,8 @@ from siamray.data.store import Store
 from siamray.downstream import bag_task, birads, density, detection, outcome, patches
 from siamray.downstream.bags import encode_images
 from siamray.downstream.examples import write_examples
-from siamray.downstream.metrics import measure, parse_metric
+from siamray.downstream.features import Cut
+from siamray.downstream.metrics import measure, parse_metric, rows_of
 from siamray.downstream.shown_pairs import write_pairs
 from siamray.errors import UserError
 from siamray.pretraining.encoder import PairEncoder
@@ -58,12 +59,8 @@ def evaluate(encoder: PairEncoder, store: Store, config: Config, examples: Path 
     """
     check_tasks(store, config)
     cutter = PairCutter(store, config.pairs)
-    side = patch_side(config)
+    cut = _patches_of(cutter, config)
     intervals = config.downstream.intervals
-
-    def cut(samples: pd.DataFrame, context: int = 0) -> NDArray[np.float32]:
-        return cutter(samples, side, context)
-
     predictions: list[pd.DataFrame] = []
     metrics: dict[str, Any] = {}
     if patches.TASK in config.downstream.tasks:
@@ -109,12 +106,7 @@ def validation_value(encoder: PairEncoder, store: Store, config: Config, metric:
     name = parse_metric(metric)
     if name.split != "validation":
         raise UserError(f"metric {metric}: of test women; say validation_{metric}")
-    cutter = PairCutter(store, config.pairs)
-    side = patch_side(config)
-
-    def cut(samples: pd.DataFrame, context: int = 0) -> NDArray[np.float32]:
-        return cutter(samples, side, context)
-
+    cut = _patches_of(PairCutter(store, config.pairs), config)
     if name.task == patches.TASK:
         samples = patches.sample_patches(store, config)
         seen = samples[samples.split != "test"].reset_index(drop=True)
@@ -122,7 +114,7 @@ def validation_value(encoder: PairEncoder, store: Store, config: Config, metric:
     else:
         (task,) = (task for task in _known_bag_tasks(config) if task.label == name.task)
         predictions = bag_task.score(task, encode_images(encoder, store, cut, config), store, config)
-    rows = predictions[(predictions.score == name.score) & (predictions.split == "validation")]
+    rows = rows_of(predictions, name)
     if rows.empty:
         raise UserError(f"metric {metric}: this encoder has no score '{name.score}'; name another metric")
     codes, women = pd.factorize(rows.woman_id, sort=True)
@@ -136,11 +128,21 @@ def _least(config: Config, score: str) -> Config:
         config,
         downstream=replace(
             asked,
-            patches=replace(asked.patches, mirrors=asked.patches.mirrors and score == "distance"),
+            patches=replace(asked.patches, mirrors=asked.patches.mirrors and score in patches.MIRRORED_SCORES),
             label_fractions=asked.label_fractions if "@" in score else [1.0],
             fine_tuning=asked.fine_tuning if score.startswith("finetuned") else replace(asked.fine_tuning, epochs=0),
         ),
     )
+
+
+def _patches_of(cutter: PairCutter, config: Config) -> Cut:
+    """Cuts patches of the configured side."""
+    side = patch_side(config)
+
+    def cut(samples: pd.DataFrame, context: int = 0) -> NDArray[np.float32]:
+        return cutter(samples, side, context)
+
+    return cut
 
 
 def _known_bag_tasks(config: Config) -> list[bag_task.BagTask]:

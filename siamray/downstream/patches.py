@@ -33,6 +33,8 @@ SAMPLE_COLUMNS = [
     *("label", "category", "split", "density", "view"),
 ]
 NORMAL = "normal"
+# Scores that are means over mirror images with downstream.patches.mirrors.
+MIRRORED_SCORES = ("distance", "abnormality")
 # Axes along which a patch is mirrored: as it is, left-right, up-down, both.
 _MIRRORS: tuple[tuple[int, ...], ...] = ((), (-1,), (-2,), (-2, -1))
 

@@ -71,9 +71,12 @@ def check_search(search: SearchConfig) -> None:
     if search.pruner != "none":
         if len(sought) > 1:
             raise UserError(f"{where}: search.pruner={search.pruner} judges one objective only; say search.pruner=none")
-        if parse_metric(next(iter(sought))).score.startswith("finetuned"):
+        looked_at = parse_metric(next(iter(sought)))
+        dear = "fine-tune" if looked_at.score.startswith("finetuned") else ""
+        dear = "map whole images" if looked_at.task == "detection" else dear
+        if dear:
             raise UserError(
-                f"{where}: search.pruner={search.pruner} would fine-tune after every look; take another metric or none"
+                f"{where}: search.pruner={search.pruner} would {dear} after every look; take another metric or none"
             )
     if search.sampler == "cmaes":
         _check_cmaes(search, where)
@@ -448,12 +451,12 @@ def _lent(
 ) -> tuple[dict[str, Any], list[float]] | str:
     """Setting and values of another experiment's trial, or why it is no trial of this search."""
     try:
-        config = to_dict(from_dict(record["config"]))
+        config = from_dict(record["config"])
     except UserError:
         return "their configuration is of another version"
     if record["data_fingerprint"] != wanted["data_fingerprint"]:
         return "other data"
-    has = trial_identity(from_dict(config), record["data_fingerprint"])
+    has = trial_identity(config, record["data_fingerprint"])
     if has["downstream"] != wanted["downstream"]:
         return "another evaluation"
     free = {"seed", *search.parameters}
@@ -462,9 +465,11 @@ def _lent(
     differing = [name for name in wanted if name not in free and has.get(name) != wanted[name]]
     if differing:
         return f"another {differing[0]}"
-    if set(objectives(search)) & set(COST_COLUMNS) and any(config["cluster"][name] != asked[name] for name in asked):
+    if set(objectives(search)) & set(COST_COLUMNS) and any(
+        getattr(config.cluster, name) != asked[name] for name in asked
+    ):
         return "other processors, so another cost"
-    setting = located(config, search.parameters)
+    setting = located(to_dict(config), search.parameters)
     if setting is None:
         return "outside of the space"
     values = [value_of(record, name) for name in objectives(search)]

@@ -247,6 +247,7 @@ def test_a_condition_that_can_never_hold_is_refused() -> None:
         ({"objectives": {AUC: "maximize"}, "metric": DISTANCE_AUC}, "one or the other"),
         ({"trials": None}, "no budget"),
         ({"metric": "validation_patches_finetuned_auc", "pruner": "median"}, "fine-tune after every look"),
+        ({"metric": "validation_detection_linear_froc_mean", "pruner": "asha"}, "map whole images after every look"),
     ],
 )
 def test_a_search_that_cannot_be_honest_or_end_is_refused_in_one_line(given: dict[str, Any], expected: str) -> None:

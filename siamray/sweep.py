@@ -26,7 +26,7 @@ from siamray.errors import UserError, run_command
 from siamray.files import write_parquet
 from siamray.provenance import environment, git_state, uncommitted_diff, versions
 from siamray.sweeps import results, status, tables, verification
-from siamray.sweeps.ablation import Trial, base_words, compose_variants, list_trials, make_trial, shared_words
+from siamray.sweeps.ablation import Trial, base_words, compose_variants, list_trials, shared_words
 from siamray.sweeps.comparison import HEAD_SCORE, compare, measured
 from siamray.sweeps.cost import estimate
 from siamray.sweeps.designs import Design, make_design
@@ -95,7 +95,7 @@ def run_ablation(config: Config, words: list[str], console: Console) -> None:
     config = dataclasses.replace(config, ablation=made.ablation)
     composed = compose_variants(config, words)
     differences = variant_differences(made.ablation, composed)
-    _check_same_question(experiment, config)
+    _check_kind(experiment, "ablation", made.ablation.question)
     if config.dry_run:
         _print_plan(config, made, composed, differences)
         return
@@ -256,15 +256,13 @@ def _confirmation(
         variants={BASE: [], WINNER: found.winner},
     )
     planned = dataclasses.replace(none, ablation=asked, seed=found.fresh_seed, seeds=search.confirm)
-    base, winner = (
-        make_trial(name, "variant", fix_arithmetic(compose_variant("sweep", base_words(words), overrides), experiment),
-                   store.fingerprint)
+    composed = {
+        name: fix_arithmetic(compose_variant("sweep", base_words(words), overrides), experiment)
         for name, overrides in asked.variants.items()
-    )  # fmt: skip
-    if base.config == winner.config:
+    }
+    if composed[BASE] == composed[WINNER]:
         found.notes.append("the winner is the base itself: there is nothing to confirm")
         return none, []
-    composed = {BASE: base.config, WINNER: winner.config}
     return planned, list_trials(planned, composed, lambda chosen: (chosen, store.fingerprint))
 
 
@@ -283,19 +281,14 @@ def factor_effects(config: Config, made: Design, trials: list[Trial], experiment
     """
     if made.kind != "factorial":
         return None
-    loaded = results.load(experiment)
-    finished = set(loaded.trials.trial_id[loaded.trials.state == "finished"])
-    predictions = {
-        (trial.variant, trial.seed, trial.fold): loaded.predictions(trial.trial_id)
-        for trial in trials
-        if trial.trial_id in finished and trial.variant in made.settings
-    }
+    predictions = _predictions(results.load(experiment), [trial for trial in trials if trial.variant in made.settings])
     assert config.ablation is not None
     metric, intervals = config.ablation.metric, config.downstream.intervals
-    for interactions in (True, False):
-        with suppress(UserError):
-            outcomes = measured(predictions, [metric], intervals)[metric]
-            return factorial_effects(made.settings, outcomes, intervals, interactions=interactions)
+    with suppress(UserError):
+        outcomes = measured(predictions, [metric], intervals)[metric]
+        for interactions in (True, False):
+            with suppress(UserError):
+                return factorial_effects(made.settings, outcomes, intervals, interactions=interactions)
     return None
 
 
@@ -314,12 +307,7 @@ def compare_trials(config: Config, trials: list[Trial], experiment: Path, furthe
     ablation = config.ablation
     assert ablation is not None
     loaded = results.load(experiment)
-    finished = set(loaded.trials.trial_id[loaded.trials.state == "finished"])
-    predictions = {
-        (trial.variant, trial.seed, trial.fold): loaded.predictions(trial.trial_id)
-        for trial in trials
-        if trial.trial_id in finished
-    }
+    predictions = _predictions(loaded, trials)
     if not any(variant == ablation.reference for variant, _, _ in predictions):
         return pd.DataFrame(columns=list(results.COMPARISON_COLUMNS))
     seconds = loaded.trials.set_index("trial_id").wall_s
@@ -342,6 +330,16 @@ def compare_trials(config: Config, trials: list[Trial], experiment: Path, furthe
         for metric in dict.fromkeys((ablation.metric, *further, *_secondary_metrics(config), *of_head))
     ]
     return pd.concat(compared, ignore_index=True)
+
+
+def _predictions(loaded: results.Results, trials: list[Trial]) -> dict[tuple[str, int, int], pd.DataFrame]:
+    """Reads what the finished ones of some trials predicted: (variant, seed, fold) -> predictions."""
+    finished = set(loaded.trials.trial_id[loaded.trials.state == "finished"])
+    return {
+        (trial.variant, trial.seed, trial.fold): loaded.predictions(trial.trial_id)
+        for trial in trials
+        if trial.trial_id in finished
+    }
 
 
 def _check_metric(metric: str, config: Config) -> None:
@@ -381,18 +379,12 @@ def _printed_metrics(config: Config) -> list[str]:
     return [shown[task] for task in config.downstream.tasks if task in shown]
 
 
-def _check_same_question(experiment: Path, config: Config) -> None:
+def _check_kind(experiment: Path, kind: str, question: str) -> None:
     """Refuses an experiment folder in which another kind of question was asked.
 
     Raises:
         UserError: naming the folder.
     """
-    ablation = config.ablation
-    assert ablation is not None
-    _check_kind(experiment, "ablation", ablation.question)
-
-
-def _check_kind(experiment: Path, kind: str, question: str) -> None:
     if not (experiment / results.EXPERIMENT_FILE).exists():
         return
     stored = results.read_experiment(experiment)

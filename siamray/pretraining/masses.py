@@ -1,6 +1,7 @@
 """Patches go in; the same with a drawn mass in each, and how strong it is, come out: pairs that surely differ."""
 
 import math
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -35,10 +36,7 @@ def mass_profiles(count: int, side: int, config: MassesConfig, generator: torch.
     Returns:
         [N, 1, P, P] in 0..1.
     """
-
-    def uniform(low: float, high: float) -> Tensor:
-        return low + (high - low) * torch.rand((count, 1, 1), generator=generator)
-
+    uniform = partial(_uniform, (count, 1, 1), generator)
     margin = (1 - config.centre_share) / 2
     rows, cols = (uniform(margin * side, (1 - margin) * side) for _ in range(2))
     radius = uniform(config.least_radius_share, config.greatest_radius_share) * side
@@ -64,25 +62,26 @@ def cluster_profiles(count: int, side: int, config: MassesConfig, generator: tor
     Returns:
         [N, 1, P, P] in 0..SPECK_BRIGHTNESS; specks of a cluster differ in brightness, and the brightest has it all.
     """
-
-    def uniform(low: float, high: float, *more: int) -> Tensor:
-        return low + (high - low) * torch.rand((count, *(more or (1,))), generator=generator)
-
+    each, speck = (partial(_uniform, shape, generator) for shape in ((count, 1), (count, GREATEST_SPECKS)))
     margin = (1 - config.centre_share) / 2
-    spread = uniform(config.least_radius_share, config.greatest_radius_share) * side / 2
+    spread = each(config.least_radius_share, config.greatest_radius_share) * side / 2
     number = torch.randint(LEAST_SPECKS, GREATEST_SPECKS + 1, (count, 1), generator=generator)
     lines = []
-    widths = uniform(LEAST_SPECK_PIXELS, GREATEST_SPECK_PIXELS, GREATEST_SPECKS)
+    widths = speck(LEAST_SPECK_PIXELS, GREATEST_SPECK_PIXELS)
     for _ in range(2):
-        centre = uniform(margin * side, (1 - margin) * side)
+        centre = each(margin * side, (1 - margin) * side)
         places = centre + spread * torch.randn((count, GREATEST_SPECKS), generator=generator)
         offsets = torch.arange(side) + 0.5 - places[..., None]
         lines.append(torch.exp(-0.5 * (offsets / widths[..., None]).square()))
-    brightness = uniform(0.3, 1.0, GREATEST_SPECKS)
+    brightness = speck(0.3, 1.0)
     brightness[:, 0] = 1.0
     brightness = brightness * (torch.arange(GREATEST_SPECKS) < number)
     drawn = torch.einsum("ns,nsr,nsc->nrc", brightness, *lines)
     return SPECK_BRIGHTNESS * drawn.clamp(max=1.0)[:, None]
+
+
+def _uniform(shape: tuple[int, ...], generator: torch.Generator, low: float, high: float) -> Tensor:
+    return low + (high - low) * torch.rand(shape, generator=generator)
 
 
 def draw_masses(patches: Tensor, config: MassesConfig, generator: torch.Generator) -> tuple[Tensor, Tensor]:

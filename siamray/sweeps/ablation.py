@@ -4,10 +4,9 @@ import dataclasses
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from operator import attrgetter
 from typing import Any
 
-from siamray.compose import compose_variant, options, to_dict
+from siamray.compose import compose_variant, option_value, options, to_dict
 from siamray.config import AblationConfig, Config
 from siamray.errors import UserError
 from siamray.pretraining.checkpoint import identity_hash, training_identity
@@ -56,6 +55,11 @@ def make_trial(variant: str, role: str, config: Config, data_fingerprint: str) -
     code = identity_hash(trial_identity(config, data_fingerprint))[:8]
     name = f"{variant}-seed{config.seed}-fold{config.data.fold}-{code}"
     return Trial(name, variant, role, config.seed, config.data.fold, config)
+
+
+def code_of(trial_id: str) -> str:
+    """The end of a trial's name, which is the same for all trials with the same numbers."""
+    return trial_id.rsplit("-", 1)[-1]
 
 
 def compose_variants(config: Config, words: list[str]) -> dict[str, Config]:
@@ -118,7 +122,7 @@ def list_trials(
         for fold in folds
         for name, (chosen, fingerprint) in settled.items()
     ]
-    _check_difference({trial.variant: trial.trial_id.rsplit("-", 1)[-1] for trial in trials[: len(settled)]})
+    _check_difference({trial.variant: code_of(trial.trial_id) for trial in trials[: len(settled)]})
     return trials
 
 
@@ -172,7 +176,7 @@ def _check_overrides(config: Config, words: list[str], composed: Mapping[str, Co
             option = word.partition("=")[0]
             # A group sets many options, of which some may differ.
             if option in known and all(
-                attrgetter(option)(chosen) == attrgetter(option)(base) for chosen in composed.values()
+                option_value(chosen, option) == option_value(base, option) for chosen in composed.values()
             ):
                 raise UserError(
                     f"ablation={ablation.name}: '{word}' of '{name}' changes nothing, as {option} is that in the base "

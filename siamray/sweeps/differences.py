@@ -1,10 +1,9 @@
 """Configurations of variants go in; of each the options in which they differ come out."""
 
 from collections.abc import Mapping
-from operator import attrgetter
 from typing import Any
 
-from siamray.compose import options
+from siamray.compose import option_value, options
 from siamray.config import AblationConfig, Config
 
 
@@ -19,7 +18,7 @@ def config_difference(configs: Mapping[str, Config]) -> dict[str, dict[str, Any]
         every variant, in the order of config.py. Ablation and search are not looked at.
     """
     names = [name for name, _, _ in options() if name.split(".")[0] not in ("ablation", "search")]
-    values = {variant: {name: attrgetter(name)(config) for name in names} for variant, config in configs.items()}
+    values = {variant: {name: option_value(config, name) for name in names} for variant, config in configs.items()}
     differing = [name for name in names if any(of[name] != next(iter(values.values()))[name] for of in values.values())]
     return {variant: {name: of[name] for name in differing} for variant, of in values.items()}
 

@@ -11,7 +11,7 @@ from siamray.pretraining import trainer
 from siamray.pretraining.checkpoint import CHECKPOINT_FILE
 from siamray.provenance import code_fingerprint, versions
 from siamray.sweeps import results
-from siamray.sweeps.ablation import Trial, recorded_identity, trial_identity
+from siamray.sweeps.ablation import Trial, code_of, recorded_identity, trial_identity
 from siamray.sweeps.reading import read_json
 
 
@@ -30,10 +30,10 @@ def shareable(trials: Sequence[Trial], fingerprints: Mapping[str, str], experime
     Returns:
         trial_id -> folder of the finished trial, for those that have one.
     """
-    wanted = {_code(trial.trial_id): trial for trial in trials}
+    wanted = {code_of(trial.trial_id): trial for trial in trials}
     found: dict[str, Path] = {}
     for folder in _trial_folders(experiment.parent):
-        trial = wanted.get(_code(folder.name))
+        trial = wanted.get(code_of(folder.name))
         if trial is None or trial.trial_id in found or folder.name.startswith("."):
             continue
         if folder != experiment / results.TRIALS_FOLDER / trial.trial_id and _is_same(
@@ -88,10 +88,6 @@ def _link_or_copy(source: str, target: str) -> None:
         os.link(source, target)
     except OSError:
         shutil.copy2(source, target)
-
-
-def _code(trial_id: str) -> str:
-    return trial_id.rsplit("-", 1)[-1]
 
 
 def _trial_folders(root: Path) -> Iterator[Path]:

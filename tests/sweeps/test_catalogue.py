@@ -62,27 +62,30 @@ def written_out(name: str) -> Config:
     return dataclasses.replace(config, ablation=make_design(config).ablation)
 
 
+def begins_as_it_must(group: str, name: str) -> Config:
+    """Asserts that a file of the catalogue says its question and its command first; returns what it composes to."""
+    first, second = (experiments_folder() / group / f"{name}.yaml").read_text().splitlines()[:2]
+    assert first.startswith("# ")
+    assert second.startswith(f"# python -m siamray.sweep {group}={name}")
+    config = compose("sweep", [f"{group}={name}"])
+    section = getattr(config, group)
+    assert section is not None
+    assert section.name == name
+    assert section.question.endswith("?")
+    return config
+
+
 @pytest.mark.parametrize("name", CATALOGUE)
 def test_an_ablation_begins_with_its_question_and_its_command(name: str) -> None:
-    first, second = (experiments_folder() / "ablation" / f"{name}.yaml").read_text().splitlines()[:2]
-    assert first.startswith("# ")
-    assert second.startswith(f"# python -m siamray.sweep ablation={name}")
-    ablation = compose("sweep", [f"ablation={name}"]).ablation
+    ablation = begins_as_it_must("ablation", name).ablation
     assert ablation is not None
-    assert ablation.name == name
-    assert ablation.question.endswith("?")
     assert ablation.controls
 
 
 @pytest.mark.parametrize("name", SEARCHES)
 def test_a_search_begins_with_its_question_and_its_command_and_can_be_run(name: str) -> None:
-    first, second = (experiments_folder() / "search" / f"{name}.yaml").read_text().splitlines()[:2]
-    assert first.startswith("# ")
-    assert second.startswith(f"# python -m siamray.sweep search={name}")
-    search = compose("sweep", [f"search={name}"]).search
+    search = begins_as_it_must("search", name).search
     assert search is not None
-    assert search.name == name
-    assert search.question.endswith("?")
     check_search(search)
 
 

@@ -194,7 +194,8 @@ class Shown:
                 value = "" if failed else f"  {variant} {_interval(self._standings[variant])}"
                 line += f"{value}  {self._times()}"
             if failed or self._how == "lines":
-                self._console.print(line, style="red" if failed else "dim", markup=False, highlight=False)
+                style = "red" if failed else "dim"
+                self._console.print(line, style=style, markup=False, highlight=False, soft_wrap=True)
 
     def table(self) -> Table:
         """Draws one row per variant, the best first, and a caption with progress, cost and time left."""

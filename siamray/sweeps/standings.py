@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from siamray.config import IntervalsConfig
 from siamray.downstream.intervals import women_weights
-from siamray.downstream.metrics import measure, parse_metric, rows_of
+from siamray.downstream.metrics import LEAST, measure, parse_metric, rows_of
 from siamray.errors import UserError
 from siamray.sweeps import results
 from siamray.sweeps.ablation import Trial
@@ -55,7 +55,9 @@ class Standings:
         if not blocks:
             return UNKNOWN
         found = estimate(blocks)
-        return (found.mean, *found.interval(self._config.confidence))
+        # As in the comparison: no metric lies beyond its range.
+        low, high = np.clip(found.interval(self._config.confidence), LEAST.get(self._name.kind, 0.0), 1)
+        return found.mean, float(low), float(high)
 
     def _read(self, trial: Trial) -> Outcome | None:
         folder = self._experiment / results.TRIALS_FOLDER / trial.trial_id

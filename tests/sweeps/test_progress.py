@@ -128,6 +128,14 @@ def test_a_log_has_a_line_per_trial_and_nothing_that_is_drawn_anew(config: Confi
     assert "\x1b" not in out.getvalue()
 
 
+def test_a_line_stays_one_line_in_a_narrow_log(config: Config) -> None:
+    shown, _ = show("lines", config)
+    narrow = io.StringIO()
+    shown._console = Console(file=narrow, width=20)
+    run_all(shown)
+    assert len(narrow.getvalue().splitlines()) == 2
+
+
 def test_quiet_says_nothing(config: Config) -> None:
     shown, out = show("quiet", config)
     run_all(shown)
@@ -187,6 +195,17 @@ def test_a_standing_is_the_mean_over_finished_trials_within_its_interval(config:
     write(tmp_path, known["soft-2"], np.zeros(40), state="failed")
     assert standings("soft")[0] == pytest.approx(np.mean(expected))
     assert all(math.isnan(value) for value in standings("hard"))
+
+
+def test_an_interval_stays_within_the_range_of_the_metric(config: Config, tmp_path: Path) -> None:
+    known = trials(config, seeds=2)
+    standings = Standings(tmp_path, "patches_linear_auc", known, IntervalsConfig())
+    # One seed right and one wrong: Student's t of two seeds reaches far beyond 0 and 1.
+    for seed, sign in enumerate((1, -1)):
+        write(tmp_path, known[f"soft-{seed}"], sign * np.tile([2.0, 1.0, 0.5, -1.0], 10))
+    value, low, high = standings("soft")
+    assert (low, high) == (0, 1)
+    assert low < value < high
 
 
 def test_a_damaged_trial_has_no_standing(config: Config, tmp_path: Path) -> None:

@@ -38,9 +38,12 @@ COMMANDS: dict[str, tuple[str, tuple[str, ...]]] = {
         (*_EVERYWHERE, "pairs", "encoder", "downstream", "seed", "exam", "out"),
     ),
     "sweep": (
-        "runs an ablation or a search: trials, comparison, report; sweep status, sweep export and sweep verify look "
-        "at one that runs or has ended (python -m siamray.sweep status --help)",
-        (*_EVERYWHERE, *_LEARNING, "downstream", "ablation", "search", "results", "seeds", "progress", "dry_run"),
+        "runs an ablation or a search: trials, comparison, report; sweep status, sweep export, sweep verify and sweep "
+        "across look at those that run or have ended (python -m siamray.sweep status --help)",
+        (
+            *(*_EVERYWHERE, *_LEARNING, "downstream", "ablation", "search", "results", "seeds", "progress", "dry_run"),
+            *("tracking", "tracking_uri", "check"),
+        ),
     ),
     "sweep status": (
         "tells how far results=DIR/EXPERIMENT is: trials, failures, driver, cost, what is left; writes nothing",
@@ -48,8 +51,14 @@ COMMANDS: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
     "sweep export": (
         "writes results=DIR/EXPERIMENT as a table of its trials and one of its comparison (out=FILE.parquet or "
-        "FILE.csv); also while it runs",
-        ("results", "out"),
+        "FILE.csv), its methods section for a paper (out=FILE.md), or to MLflow (tracking=mlflow); also while it runs",
+        ("results", "out", "tracking", "tracking_uri"),
+    ),
+    "sweep across": (
+        "averages the variants of one experiment over its metrics, or of several experiments over their data sets too: "
+        "interquartile means, performance profiles, and mean ranks where there are enough data sets (out=FILE.html, "
+        "FILE.csv or FILE.parquet)",
+        ("results", "metrics", "out"),
     ),
     "sweep verify": (
         "runs a finished trial of results=DIR/EXPERIMENT again, aside, and says whether metrics, predictions and "
@@ -65,6 +74,7 @@ _EXAMPLES = {
     "sweep": "ablation=soft_labels",
     "sweep status": "results=results/soft_labels",
     "sweep export": "results=results/soft_labels out=trials.csv",
+    "sweep across": "results=[results/mias/components,results/vindr/components] out=across.html",
     "sweep verify": "results=results/soft_labels",
 }
 _PATHS = ("data.root", "encoder.folder", "store", "results", "out", "from_trial", "page", "experiments")

@@ -428,8 +428,21 @@ class PretrainingConfig:
     anti_collapse: AntiCollapseConfig = field(default_factory=AntiCollapseConfig)
     epochs: int = option(8, "number of epochs; 0 exports the untrained encoder", low=0)
     batch_pairs: int = option(64, "pairs per optimiser step, over all workers", low=2)
+    accumulate: int = option(
+        1,
+        "parts into which a worker divides its share of a batch, one after the other, with their gradients added up: "
+        "the batch of many workers on few, or in less memory; negatives and batch norm see a part alone",
+        low=1,
+    )
     pairs_per_epoch: Optional[int] = option(None, "pairs drawn anew for each epoch; null = all pairs", low=2)
     learning_rate: float = option(2e-3, "greatest learning rate of AdamW", low=0)
+    rate_scaling: str = option(
+        "none",
+        "how the learning rate follows the pairs per step: none, or from rate_batch_pairs on linear (Goyal 2017) or "
+        "sqrt (for AdamW, Malladi 2022); none, as a step has batch_pairs on any number of workers",
+        choices=("none", "linear", "sqrt"),
+    )
+    rate_batch_pairs: int = option(64, "pairs per step that learning_rate is meant for, where it is scaled", low=2)
     weight_decay: float = option(1e-4, "weight decay of AdamW", low=0)
     schedule: str = option("one_cycle", "one_cycle, cosine or constant", choices=("one_cycle", "cosine", "constant"))
     precision: str = option(
@@ -634,6 +647,13 @@ class DownstreamConfig:
     detection: DetectionConfig = field(default_factory=DetectionConfig)
     intervals: IntervalsConfig = field(default_factory=IntervalsConfig)
     examples: int = option(2, "test exams whose distance map is kept for the report", low=0)
+    example_epochs: int = option(
+        3,
+        "epochs whose maps of these exams are kept, evenly from before the training to its end, the last one always; 3 "
+        "(before, half way, at the end), as fewer show no course and every one costs a look at the exams",
+        low=1,
+        high=9,
+    )
 
 
 @dataclass
@@ -649,6 +669,38 @@ class ClusterConfig:
     cpus: int = option(1, "processors per trial (workers=0) or per worker", low=1)
     gpus: float = option(0.0, "GPUs per trial (workers=0) or per worker", low=0)
     failures: int = option(2, "times a failed trial is tried again", low=0)
+    trials: Optional[int] = option(
+        None,
+        "trials at a time; null = as many as the nodes that are there have room for; to be given where nodes are "
+        "started as trials want them, as at first there are none",
+        low=1,
+    )
+    start_minutes: float = option(
+        15.0, "minutes that a cluster has to start its first node with room for a trial; a cloud takes five", low=0
+    )
+    disk_gb: float = option(
+        10.0, "free GB of temporary files, cache and shared folders that check=true wants on every node", low=0
+    )
+    chunk_cache_gb: float = option(
+        10.0,
+        "GB that chunks of a remote store (s3://...) may take in siamray's cache on a node, over all its trials; 10, "
+        "as no more is asked of nodes (disk_gb): where they have more, give the store's size; 0 = none",
+        low=0,
+    )
+
+
+@dataclass
+class ParameterConfig:
+    """One option that is searched or tuned."""
+
+    kind: str = option(MISSING, "float, int or categorical", choices=("float", "int", "categorical"))
+    low: Optional[float] = option(None, "least value")
+    high: Optional[float] = option(None, "greatest value")
+    log: bool = option(False, "sampled in the logarithm")
+    choices: List[Any] = option([], "values of a categorical option")
+    only_if: Dict[str, Any] = option(
+        {}, "other options, searched before, and the value (or values) they must have for this one to matter"
+    )
 
 
 @dataclass
@@ -699,21 +751,33 @@ class AblationConfig:
     only: List[str] = option(
         [], "names of the variants and controls to take, the reference among them; empty = all of them"
     )
+    tune: int = option(
+        0,
+        "settings of the options in tuned that every variant and control tries on validation women of each fold before "
+        "it is compared with its best one, its own setting first; the same number for all, or the favourite wins by "
+        "being tuned more; 0 = none",
+        low=0,
+    )
+    tuned: Dict[str, ParameterConfig] = option(
+        {}, "option -> where it may lie when variants are tuned; only_if may name options that variants set"
+    )
+    tune_metric: Optional[str] = option(
+        None, "metric on validation women that chooses a setting; null = the primary metric's (validation_ before it)"
+    )
+    tune_sampler: str = option(
+        "tpe",
+        "draws the settings, one after the other for each variant; the first ten of tpe are random, and the same for "
+        "all variants with the same options",
+        choices=("tpe", "multivariate_tpe", "gp", "random", "quasi_random"),
+    )
+    tune_seed: int = option(
+        1000,
+        "seed of the trials that tune; none of those compared, as a seed may not be chosen by what it is tested on",
+        low=0,
+    )
     limit: int = option(
         1000, "trials at most; 1000 are a night of two cores at a first look of 100 s, beyond it is rarely meant", low=1
     )
-
-
-@dataclass
-class ParameterConfig:
-    """One searched option."""
-
-    kind: str = option(MISSING, "float, int or categorical", choices=("float", "int", "categorical"))
-    low: Optional[float] = option(None, "least value")
-    high: Optional[float] = option(None, "greatest value")
-    log: bool = option(False, "sampled in the logarithm")
-    choices: List[Any] = option([], "values of a categorical option")
-    only_if: Dict[str, Any] = option({}, "other searched options and the value they must have for this one to matter")
 
 
 @dataclass
@@ -760,7 +824,8 @@ class SearchConfig:
     cpu_hours: Optional[float] = option(None, "budget: hours of processors that its trials reserve", low=0)
     gpu_hours: Optional[float] = option(None, "budget: hours of GPUs that its trials reserve", low=0)
     warm_start: Optional[str] = option(
-        None, "folder RESULTS/EXPERIMENT whose finished trials the sampler learns from, where they lie in the space"
+        None,
+        "folder or URL RESULTS/EXPERIMENT whose finished trials the sampler learns from, where they lie in the space",
     )
     confirm: int = option(
         3, "fresh seeds on which the winner is compared with the untouched base on test women; 0 = none", low=0
@@ -785,13 +850,15 @@ class Config:
         None, "folder of the prepared exams; null = a folder in the user's cache per data and preparation"
     )
     results: str = option(
-        "results", "folder the experiments are written to; of sweep status, export and verify: DIR/EXPERIMENT"
+        "results",
+        "folder the experiments are written to, or a URL (s3://bucket/prefix); of sweep status, export and verify: "
+        "DIR/EXPERIMENT; of sweep across one or several: [DIR/A,DIR/B]",
     )
     out: str = option("runs/pretrain", "folder that pretrain, evaluate or detect writes to")
     from_trial: Optional[str] = option(
         None,
-        "folder of a recorded trial (results/EXPERIMENT/trials/TRIAL) that pretrain runs again: its configuration, its "
-        "data, its evaluation, and so its numbers; written from=DIR",
+        "folder or URL of a recorded trial (results/EXPERIMENT/trials/TRIAL) that pretrain runs again: its "
+        "configuration, its data, its evaluation, and so its numbers; written from=DIR",
     )
     trial: Optional[str] = option(
         None, "trial that sweep verify runs again, by its folder's name; null = a finished one, drawn with seed="
@@ -806,6 +873,26 @@ class Config:
         "how a running sweep shows on standard error: live (a table, drawn anew), lines (a trial that ends each), json "
         "(an object a line and event, for batch systems), quiet, or auto: live on a terminal, else lines",
         choices=("auto", "live", "lines", "json", "quiet"),
+    )
+    metrics: List[str] = option(
+        [],
+        "metrics that sweep across averages over, the first one ranks; empty = those that all experiments compare and "
+        "that have a level of chance (auc, macro_auc, kappa)",
+    )
+    tracking: str = option(
+        "none",
+        "where else results go when a sweep ends, or by sweep export: none, or mlflow: a run per trial on a tracking "
+        "server (pip install 'siamray[mlflow]'); none, as the results folder has all of it",
+        choices=("none", "mlflow"),
+    )
+    tracking_uri: Optional[str] = option(
+        None,
+        "address of the MLflow server (http://HOST:5000); null = MLFLOW_TRACKING_URI, else MLflow's default",
+    )
+    check: bool = option(
+        False,
+        "test every node of the cluster, and run nothing: versions, the folders of store and results, disk, GPUs, "
+        "speed of the folders, clocks; exit code 2 and a line per trouble, or a table",
     )
     dry_run: bool = option(False, "print the trials, their number and estimated cost, and run nothing")
     experiments: Optional[str] = option(None, "a further folder of groups (data/, ablation/, ...) of one's own")

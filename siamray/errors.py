@@ -1,5 +1,7 @@
 """What a user can mend: an error of one line, and the way every command ends with it."""
 
+import os
+import signal
 import sys
 from collections.abc import Callable
 from difflib import get_close_matches
@@ -11,6 +13,28 @@ EXIT_INTERRUPTED = 130
 
 class UserError(Exception):
     """A mistake or a condition that the user can mend; its message is one line that names file, option and remedy."""
+
+
+class DiskFull(UserError):
+    """There is no space where something must be written; once there is, the same command goes on."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal has ended a command in order.
+
+    Attributes:
+        code: exit code by the shell's custom, 128 + the signal's number.
+        half_started: whether a library was being started, which then crashes a process that ends in the usual way.
+    """
+
+    def __init__(self, number: int, half_started: bool = False) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.code = 128 + number
+        self.half_started = half_started
+
+
+class Halt(BaseException):
+    """Ends a command wherever it is, in one line; no Exception, so that no library takes it for one of its work."""
 
 
 def nearest(word: str, known: list[str]) -> str:
@@ -39,9 +63,13 @@ def run_command(main: Callable[[list[str]], None]) -> None:
     """
     try:
         main(sys.argv[1:])
-    except UserError as error:
+    except (UserError, Halt) as error:
         print(f"siamray: {' '.join(str(error).split())}", file=sys.stderr)
         raise SystemExit(EXIT_USER_ERROR) from None
     except KeyboardInterrupt as interrupted:
         print("siamray: interrupted; the same command goes on where this one stopped", file=sys.stderr)
+        if isinstance(interrupted, Interrupted) and interrupted.half_started:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(interrupted.code)
         raise SystemExit(getattr(interrupted, "code", EXIT_INTERRUPTED)) from None

@@ -16,7 +16,7 @@ import fsspec
 import pandas as pd
 from upath import UPath
 
-from siamray.errors import UserError
+from siamray.errors import DiskFull, UserError
 
 # A folder or file of this machine, or one of an object store (s3://bucket/prefix) or another fsspec file system.
 Location = Path | UPath
@@ -74,6 +74,15 @@ def location(text: str | Location) -> Location:
     if not place.path.strip("/"):
         raise UserError(f"{written} names no bucket or folder; write it behind the '://' in store=, results= or out=")
     return Path(place.path) if place.protocol in ("file", "local") else place
+
+
+def cache_folder() -> Path:
+    """Names the folder for what can be made again: $SIAMRAY_CACHE, else siamray in $XDG_CACHE_HOME or ~/.cache."""
+    own = os.environ.get("SIAMRAY_CACHE")
+    if own:
+        return Path(own).expanduser().resolve()
+    shared = os.environ.get("XDG_CACHE_HOME")
+    return (Path(shared).expanduser().resolve() if shared else Path.home() / ".cache") / "siamray"
 
 
 def read_bytes(path: Location) -> bytes:
@@ -207,18 +216,46 @@ def writing_to(folder: Location, elsewhere: str = _ELSEWHERE) -> Iterator[None]:
         errno.EROFS: f"is on a read-only file system; {elsewhere}",
         errno.EACCES: f"may not be written; {elsewhere} or change its permissions",
         errno.EPERM: f"may not be written; {elsewhere} or change its permissions",
-        errno.ENOSPC: f"is on a full disk; free space or {elsewhere}",
-        errno.EDQUOT: f"is over its quota; free space or {elsewhere}",
         errno.ENOTDIR: f"cannot be made, as part of its path is a file; {elsewhere}",
         errno.ENOENT: f"cannot be made; {elsewhere}",
         errno.EEXIST: f"cannot be made, as a file of that name exists; {elsewhere}",
     }
     try:
-        yield
+        with space_for(folder, elsewhere):
+            yield
     except OSError as error:
         if error.errno not in reasons:
             raise
         raise UserError(f"{folder} {reasons[error.errno]}") from None
+
+
+@contextmanager
+def space_for(folder: Location, elsewhere: str = _ELSEWHERE) -> Iterator[None]:
+    """Turns the want of space into one line, whatever the library that met it made of it.
+
+    Args:
+        folder: named where the file system did not say what it could not write.
+        elsewhere: how the user names another folder.
+
+    Raises:
+        DiskFull: the disk is full, or the user's share of it.
+    """
+    reasons = {errno.ENOSPC: "is on a full disk", errno.EDQUOT: "is over its quota"}
+    try:
+        yield
+    except DiskFull:
+        raise
+    except Exception as error:
+        cause: BaseException | None = error
+        while cause is not None:
+            # shutil puts the errors of many files into the text of one.
+            number = next((n for n in reasons if isinstance(cause, OSError) and f"[Errno {n}]" in str(cause)), None)
+            if number is not None:
+                named = Path(str(getattr(cause, "filename", None) or folder))
+                place = folder if str(named).startswith(str(folder)) else named.parent
+                raise DiskFull(f"{place} {reasons[number]}; free space or {elsewhere}") from None
+            cause = cause.__cause__ or cause.__context__
+        raise
 
 
 @contextmanager

@@ -86,6 +86,11 @@ def code_fingerprint() -> str:
     return total.hexdigest()[:12]
 
 
+def software() -> dict[str, str]:
+    """What must be the same wherever trials of a sweep run: versions(), and the code itself."""
+    return {**versions(), "siamray's code": code_fingerprint()}
+
+
 @cache
 def environment() -> dict[str, Any]:
     """The machine that a result was made on.

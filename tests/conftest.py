@@ -1,7 +1,8 @@
 """What many tests share: time limits of hypothesis off, a cache folder of the tests' own, a small prepared store."""
 
 import os
-from collections.abc import Iterator
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,29 @@ def mias() -> Path:
     if not (MIAS / "Info.txt").exists():
         pytest.skip(f"needs the mini-MIAS images in {MIAS}")
     return MIAS
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
+    """Gives a folder on a disk of its own of a given size, such as 4m; given another size, the disk grows."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = False
+
+    def of_size(size: str) -> Path:
+        nonlocal mounted
+        options = f"size={size},{'remount' if mounted else 'mode=755'}"
+        line = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
+        try:
+            subprocess.run(line, check=True, capture_output=True)
+        except (OSError, subprocess.CalledProcessError):
+            pytest.skip("needs the right to mount a file system")
+        mounted = True
+        return folder
+
+    yield of_size
+    if mounted:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 @pytest.fixture(scope="session")

@@ -8,8 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from siamray import provenance
+from siamray.config import Config
+from siamray.errors import UserError
+from siamray.files import location
 from siamray.provenance import environment
 from siamray.sweeps import results
+from siamray.sweeps.ablation import make_trial
+from siamray.sweeps.trial import describe
 
 PACKAGE = Path(__file__).parents[1] / "siamray"
 SHOW = "import json; from siamray import provenance as p; print(json.dumps([p.git_state(), p.uncommitted_diff()]))"
@@ -102,3 +108,22 @@ def test_results_from_before_the_machine_was_recorded_load(tmp_path: Path) -> No
     loaded = results.load(tmp_path / "e")
     assert loaded.experiment["environment"] == {}
     assert loaded.trial("t")["environment"] == {}
+
+
+def test_no_secret_of_the_environment_reaches_what_is_recorded_of_a_trial(
+    monkeypatch: pytest.MonkeyPatch, tiny_config: Config, tmp_path: Path
+) -> None:
+    secrets = {name: f"secret-of-{name}" for name in (
+        "RAY_AUTH_TOKEN", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "MLFLOW_TRACKING_PASSWORD",
+        "GOOGLE_APPLICATION_CREDENTIALS", "AZURE_STORAGE_CONNECTION_STRING",
+    )}  # fmt: skip
+    for name, value in secrets.items():
+        monkeypatch.setenv(name, value)
+    provenance.environment.cache_clear()
+    trial = make_trial("a", "variant", tiny_config, "data")
+    results.write_trial(tmp_path / trial.trial_id, {**describe(trial, "data"), "state": "failed", "reason": "none"})
+    text = (tmp_path / trial.trial_id / "trial.json").read_text()
+    assert "torch" in text
+    assert not [value for value in secrets.values() if value in text]
+    with pytest.raises(UserError, match="may hold no password"):
+        location("s3://key:secret@bucket/results")

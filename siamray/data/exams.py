@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from siamray.data.sites import LONGEST_SITE, is_site
 from siamray.data.vendors import VENDORS
 from siamray.errors import UserError
 
@@ -26,6 +27,7 @@ EXAM_COLUMNS = [
     "outcome_months",
     "age",
     "vendor",
+    "site",
 ]
 BOX_COLUMNS = ["row_min", "col_min", "row_max", "col_max"]
 FINDING_COLUMNS = ["image_id", "category", *BOX_COLUMNS]
@@ -77,7 +79,8 @@ class ExamTables:
     Attributes:
         exams: EXAM_COLUMNS, a row per image; what the source does not know is null. outcome_months is the time from
             the exam to what established its outcome (a diagnosis, or the last exam without one); age is in years at
-            the exam; birads, density and outcome are the breast's where the source tells them apart, else the exam's.
+            the exam; birads, density and outcome are the breast's where the source tells them apart, else the exam's;
+            site is the source's own word or number of the centre where the exam was taken, see siamray.data.sites.
         findings: FINDING_COLUMNS in pixels of the original image, row_min and col_min inclusive, row_max and col_max
             exclusive; four NaN say that the finding exists and its place is unknown.
         excluded: EXCLUDED_COLUMNS, a row per thing seen and left out before any pixel was read, and why.
@@ -251,6 +254,8 @@ def _check_exams(exams: pd.DataFrame) -> None:
         strange = set(exams[column].dropna()) - set(words)
         if strange:
             raise ValueError(f"exams: {column} says {min(strange)!r}, which is none of {words}")
+    if not exams["site"].dropna().map(is_site).all():
+        raise ValueError(f"exams: a site is not one word of at most {LONGEST_SITE} characters")
     for column in ("image_id", "path"):
         if exams[column].duplicated().any():
             raise ValueError(f"exams: {column} {exams.loc[exams[column].duplicated(), column].iloc[0]} occurs twice")

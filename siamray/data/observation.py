@@ -9,8 +9,8 @@ import pandas as pd
 from siamray.config import Config
 from siamray.data.exams import exclude_incomplete_pairs
 from siamray.data.header_reading import Reading, read_headers
-from siamray.data.preparation_plan import cache_folder
 from siamray.data.sources import accepted, read_exams
+from siamray.files import cache_folder
 
 # What a header tells, under the names that do not clash with those of the exam table.
 HEADER_COLUMNS = {

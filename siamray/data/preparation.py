@@ -1,29 +1,31 @@
 """A configuration goes in; the store of its exams, complete, comes out: only what is missing is prepared."""
 
+import dataclasses
 import math
 import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-import ray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from siamray.cluster import connected
+from siamray.cluster import RayEnded, connected, ended
 from siamray.config import Config
 from siamray.data import store as stores
 from siamray.data.apart import Apart, Ended
 from siamray.data.entry import EntryJob, LeftOut, Pair, exclude, prepare_entry, registered_pair, time_out
-from siamray.data.preparation_plan import Plan, cache_folder, make_plan, store_options
+from siamray.data.preparation_plan import Plan, make_plan, store_options
 from siamray.data.sources import is_there
 from siamray.data.store import Store
-from siamray.data.store_tables import EntryRows, rows_of, rows_of_failure, write_tables
+from siamray.data.store_tables import EntryRows, rows_of, rows_of_failure, write_sites, write_tables
 from siamray.data.time_limit import hard_time_limit, how_ended
 from siamray.errors import UserError
-from siamray.files import Location, location, write_json, writing_to
+from siamray.files import Location, cache_folder, location, write_json, writing_to
+
+_Stored = TypeVar("_Stored", Store, Store | None)
 
 # Fewer entries than this are prepared sooner than Ray starts.
 WITHOUT_RAY = 16
@@ -70,12 +72,12 @@ def prepare(config: Config, *, progress: bool = True) -> Store:
         # Generated data follow from the options, and a store may have been brought here without its images.
         existing = stores.read_store_record(location(config.store))
         if existing.get("complete") and existing.get("options") == store_options(config):
-            return Store.open(config.store)
+            return Store.open(config.store, config.cluster.chunk_cache_gb)
     plan = make_plan(config)
     record = stores.read_store_record(plan.path)
     _check_existing(plan, record)
     if record.get("complete") and record.get("fingerprint") == plan.fingerprint and not record.get("failed"):
-        return Store.open(plan.path)
+        return _with_sites(Store.open(plan.path, config.cluster.chunk_cache_gb), plan, config)
     if isinstance(plan.path, Path):
         with writing_to(plan.path):
             plan.path.mkdir(parents=True, exist_ok=True)
@@ -90,7 +92,7 @@ def prepare(config: Config, *, progress: bool = True) -> Store:
     write_tables(plan.path, plan.tables, plan.jobs, rows)
     timed_out = sum(bool(found.seconds) for found in rows.values())
     write_json(plan.path / "store.json", _store_record(plan, config, complete=True, failed=len(failed) + timed_out))
-    return Store.open(plan.path)
+    return Store.open(plan.path, config.cluster.chunk_cache_gb)
 
 
 def existing_store(config: Config) -> Store | None:
@@ -102,9 +104,18 @@ def existing_store(config: Config) -> Store | None:
     if not config.store and not is_there(config.data, cache_folder()):
         return None
     try:
-        return Store.open(store_path(config))
+        return Store.open(store_path(config), config.cluster.chunk_cache_gb)
     except UserError:
         return None
+
+
+def _with_sites(store: Store, plan: Plan, config: Config) -> Store:
+    try:
+        written = write_sites(store, plan.tables.exams)
+    except UserError:
+        # A store that may only be read serves as well as before; maps of features are not coloured by what it lacks.
+        return store
+    return Store.open(plan.path, config.cluster.chunk_cache_gb) if written else store
 
 
 def _check_existing(plan: Plan, record: dict[str, Any]) -> None:
@@ -197,12 +208,15 @@ def _outcomes(jobs: list[EntryJob], store: Location, config: Config) -> Iterator
 
 def _ray_outcomes(jobs: list[EntryJob], store: Location, cpus: int | None) -> Iterator[tuple[str, str | None]]:
     """Does the jobs as Ray tasks of one processor each, a bounded number at a time."""
+    import ray
+
     task = ray.remote(num_cpus=1, max_retries=RETRIES)(_attempt_as_task)
-    limit = IN_FLIGHT * max(1, min(int(ray.cluster_resources().get("CPU", 1)), cpus or 10**6))
     waiting = iter(jobs)
     running: dict[Any, EntryJob] = {}
     try:
         while True:
+            # Looked at again and again: a cluster may start nodes as they are wanted.
+            limit = IN_FLIGHT * max(1, min(int(ray.cluster_resources().get("CPU", 1)), cpus or 10**6))
             while len(running) < limit and (job := next(waiting, None)) is not None:
                 running[task.remote(job, store)] = job
             if not running:
@@ -214,6 +228,8 @@ def _ray_outcomes(jobs: list[EntryJob], store: Location, cpus: int | None) -> It
                 except ray.exceptions.RayTaskError as error:
                     raise error.cause from None
                 except _worker_losses() as error:
+                    if reason := ended(dying=True):
+                        raise RayEnded(reason) from None
                     yield job.entry_id, f"its preparation ended unexpectedly: {type(error).__name__}"
     finally:
         for reference in running:
@@ -222,7 +238,8 @@ def _ray_outcomes(jobs: list[EntryJob], store: Location, cpus: int | None) -> It
 
 def _worker_losses() -> tuple[type[Exception], ...]:
     """Names the errors by which Ray says that a task's worker was lost, time and again."""
-    errors = ray.exceptions
+    from ray import exceptions as errors
+
     return errors.WorkerCrashedError, errors.OutOfMemoryError, errors.NodeDiedError, errors.RaySystemError
 
 
@@ -314,3 +331,16 @@ def _attempt(job: EntryJob, store: Location, pair: Callable[[EntryJob], Pair] | 
 def _odd(error: Exception) -> str:
     # Not the error's text, which may hold a value of the file that identifies a person.
     return f"its preparation failed: {type(error).__name__}"
+
+
+def once_per_preparation(of: Callable[[Config], _Stored]) -> Callable[[Config], _Stored]:
+    """Makes a function of a configuration's store remember: naming a store reads and hashes the whole data set."""
+    known: dict[str, _Stored] = {}
+
+    def remembered(chosen: Config) -> _Stored:
+        key = repr((chosen.store, dataclasses.replace(chosen.data, fold=0), chosen.preparation))
+        if key not in known:
+            known[key] = of(chosen)
+        return known[key]
+
+    return remembered

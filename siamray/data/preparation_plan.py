@@ -15,7 +15,7 @@ from siamray.data.entry import EntryJob, ImageRow
 from siamray.data.exams import BOX_COLUMNS, ExamTables, exclude_incomplete_pairs
 from siamray.data.sources import accepted, read_exams
 from siamray.errors import UserError
-from siamray.files import Location, location
+from siamray.files import Location, cache_folder, location
 
 # Bytes of every file that enter the fingerprint, beside its size.
 SAMPLE_BYTES = 16384
@@ -28,7 +28,7 @@ class Plan:
     Attributes:
         path: where the store lies.
         options: those that decide what a store holds, by their dotted names.
-        fingerprint: hash of all that the store depends on: options, images, labels, and what is left out.
+        fingerprint: hash of all that results depend on: options, images, labels, and what is left out; not sites.
         tables: the source's, without images that have no partner.
         jobs: the entries, in the order of exam and view.
     """
@@ -38,15 +38,6 @@ class Plan:
     fingerprint: str
     tables: ExamTables
     jobs: list[EntryJob]
-
-
-def cache_folder() -> Path:
-    """Names the folder for what can be made again: $SIAMRAY_CACHE, else siamray in $XDG_CACHE_HOME or ~/.cache."""
-    own = os.environ.get("SIAMRAY_CACHE")
-    if own:
-        return Path(own).expanduser().resolve()
-    shared = os.environ.get("XDG_CACHE_HOME")
-    return (Path(shared).expanduser().resolve() if shared else Path.home() / ".cache") / "siamray"
 
 
 def make_plan(config: Config) -> Plan:
@@ -66,8 +57,9 @@ def make_plan(config: Config) -> Plan:
         most = f"; most often: {reasons.index[0]} ({reasons.iloc[0]})" if len(reasons) else ""
         raise UserError(f"data={config.data.source}: no pair of a left and a right image of one exam and view{most}")
     excluded = sorted(f"{row.image_id}|{row.reason}" for row in tables.excluded.itertuples())
-    # Labels too: a corrected table must not be answered by the store of the old one.
-    labels = tables.exams.drop(columns="path").to_json(orient="values")
+    # Labels too: a corrected table must not be answered by the store of the old one. But not sites, which nothing is
+    # computed from: stores that were prepared before sites were read stay what they were.
+    labels = tables.exams.drop(columns=["path", "site"]).to_json(orient="values")
     fingerprint = _hash([options, [job.key for job in jobs], excluded, labels])
     path: Location = (
         location(config.store) if config.store else cache_folder() / f"{config.data.source}-{fingerprint[:12]}"

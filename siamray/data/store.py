@@ -7,6 +7,7 @@ right, left_mask, right_mask) with ``entry.json`` in it. At a URL (s3://bucket/p
 store may be copied from one place to the other.
 """
 
+import hashlib
 import io
 import itertools
 import json
@@ -24,14 +25,26 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import zarr
+from pandas.util import hash_pandas_object
 from upath import UPath
 from zarr.storage import FsspecStore
 
 from siamray.config import DataConfig
+from siamray.data.chunk_cache import CachedStore, ChunkCache
 from siamray.data.exams import assign_splits
 from siamray.data.shard import write_array, write_group
 from siamray.errors import UserError
-from siamray.files import Location, location, reaching, read_bytes, send, write_json, writing_to, written_aside
+from siamray.files import (
+    Location,
+    cache_folder,
+    location,
+    reaching,
+    read_bytes,
+    send,
+    write_json,
+    writing_to,
+    written_aside,
+)
 
 Side = Literal["left", "right"]
 SIDES: tuple[Side, Side] = ("left", "right")
@@ -60,25 +73,27 @@ class Store:
         manifest: one row per image seen: image_id, used, reason, entry_id, ...
     """
 
-    def __init__(self, path: Location) -> None:
+    def __init__(self, path: Location, cache_gb: float = 0.0) -> None:
         self.path = path
+        self._cache_gb = cache_gb
         self.fingerprint: str = read_store_record(path)["fingerprint"]
         self.entries = _read_table(path / "entries.parquet")
         self.findings = _read_table(path / "findings.parquet")
         self.exams = _read_table(path / "exams.parquet")
         self.manifest = _read_table(path / "manifest.parquet")
         # One for all arrays, so that they share its connections.
-        self._remote = None if isinstance(path, Path) else _zarr_store(path)
+        self._remote = None if isinstance(path, Path) else self._opened(path)
         self._arrays: dict[tuple[str, str], zarr.Array[Any]] = {}
         self._lock = threading.Lock()
         self._normalization: dict[str, dict[Side, tuple[float, float]]] | None = None
 
     @classmethod
-    def open(cls, path: Location | str) -> "Store":
+    def open(cls, path: Location | str, cache_gb: float = 0.0) -> "Store":
         """Opens a store.
 
         Args:
             path: its folder, or its URL.
+            cache_gb: see cluster.chunk_cache_gb; a folder's files are never cached.
 
         Raises:
             UserError: there is none, its preparation has not ended, or it cannot be reached.
@@ -96,10 +111,10 @@ class Store:
             )
         if not record.get("complete"):
             raise UserError(f"store={folder} is not complete; run the same siamray.prepare again, it goes on")
-        return cls(folder)
+        return cls(folder, cache_gb)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Store, (self.path,)
+        return Store, (self.path, self._cache_gb)
 
     def image(self, entry_id: str, side: Side) -> npt.NDArray[np.uint16]:
         """Reads one side, [H, W]; 65535 = white."""
@@ -168,6 +183,15 @@ class Store:
         exams = self.exams[self.exams["image_id"].isin(used)]
         options = config.folds, config.fold, config.split_seed, config.official_split
         return assign_splits(exams, self.findings, *options)
+
+    def _opened(self, path: UPath) -> FsspecStore | CachedStore:
+        there = _zarr_store(path)
+        if not self._cache_gb:
+            return there
+        # The entries' sizes, brightness and registrations: a store that was prepared anew has others.
+        content = hash_pandas_object(self.entries, index=False).to_numpy().tobytes()
+        identity = f"{path} {self.fingerprint} {hashlib.sha256(content).hexdigest()}"
+        return CachedStore(there, ChunkCache(cache_folder() / "chunks", identity, int(self._cache_gb * 2**30)))
 
     def _array(self, entry_id: str, name: str) -> "zarr.Array[Any]":
         key = (entry_id, name)

@@ -8,7 +8,7 @@ import pandas as pd
 
 from siamray.data.entry import REGISTRATION, EntryJob
 from siamray.data.exams import BIRADS, BOX_COLUMNS, DENSITIES, OUTCOMES, ExamTables
-from siamray.data.store import SIDES
+from siamray.data.store import SIDES, Store
 from siamray.errors import UserError
 from siamray.files import Location, write_parquet
 
@@ -23,7 +23,7 @@ _ENTRY_COLUMNS = [
 _FINDING_WORDS = ["entry_id", "woman_id", "image_id", "side", "category"]
 _IMAGE_COLUMNS = ["image_id", "used", "reason", "entry_id", "spacing_mm", "note", *_FIT_COLUMNS]
 _SOURCE_COLUMNS = ["woman_id", "exam_id", "laterality", "view", "path", "spacing_mm", *_LABELS]
-_SOURCE_COLUMNS += ["outcome_months", "age", "vendor"]
+_SOURCE_COLUMNS += ["outcome_months", "age", "vendor", "site"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +110,29 @@ def write_tables(path: Location, tables: ExamTables, jobs: Iterable[EntryJob], r
     write_parquet(path / "exams.parquet", tables.exams)
     write_parquet(path / "entries.parquet", _entries(tables.exams, used))
     write_parquet(path / "findings.parquet", _findings(used))
+
+
+def write_sites(store: Store, exams: pd.DataFrame) -> bool:
+    """Brings the sites of a complete store up to date, which its fingerprint tells nothing of.
+
+    Args:
+        store: the store; one that was prepared before sites were read has no column of them.
+        exams: what the source says now of the same images.
+
+    Returns:
+        Whether exams.parquet and manifest.parquet were written, as the store had other sites.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    sites = exams.set_index("image_id")["site"]
+    known = store.exams.set_index("image_id").reindex(columns=["site"])["site"].reindex(sites.index)
+    if known.astype("object").fillna("").tolist() == sites.astype("object").fillna("").tolist():
+        return False
+    # The exams last: what is cut off between the two is done again.
+    for name, table in (("manifest", store.manifest), ("exams", store.exams)):
+        write_parquet(store.path / f"{name}.parquet", table.assign(site=table["image_id"].map(sites)))
+    return True
 
 
 def _left_out(reasons: tuple[str, str], fit: tuple[Any, ...], seconds: float | None) -> EntryRows:

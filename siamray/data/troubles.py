@@ -12,7 +12,7 @@ import pandas as pd
 from siamray.config import Config
 from siamray.data.exams import BOX_COLUMNS, SPLITS
 from siamray.data.observation import ASSUMED, Observed
-from siamray.data.preparation_plan import cache_folder
+from siamray.files import cache_folder
 
 EXAMPLES = 3
 # From what costs images or rests on a contradiction to what only has to be known.

@@ -19,8 +19,8 @@ from PIL.PngImagePlugin import PngInfo
 from siamray.compose import compose
 from siamray.data.dicom import ImageError, read_header, read_image
 from siamray.data.preparation import prepare
-from siamray.data.preparation_plan import cache_folder
 from siamray.data.sources import read_exams
+from siamray.files import cache_folder
 from tests.conftest import TINY_PREPARATION
 from tests.data.dicom_files import mammogram, write
 from tests.data.identifying import DATE, NAME, PROFILE, find_planted, plant, planted_in

@@ -22,9 +22,9 @@ from siamray.data import preparation, preparation_plan
 from siamray.data.exams import ExamTables, tables
 from siamray.data.geometry import Geometry, polygon_box
 from siamray.data.preparation import prepare, store_path
-from siamray.data.preparation_plan import cache_folder
 from siamray.data.store import Store
 from siamray.errors import UserError
+from siamray.files import cache_folder
 from tests.data.dicom_files import mammogram, write
 
 BOX = {"row_min": 110.0, "col_min": 40.0, "row_max": 140.0, "col_max": 76.0}
@@ -335,6 +335,37 @@ def test_corrected_labels_reach_the_store_and_no_image_is_prepared_again(
     assert corrected.entries["birads"].tolist() == [4]
     assert corrected.fingerprint != first.fingerprint
     assert prepared == []
+
+
+def test_sites_reach_a_store_that_has_none_or_others_and_change_nothing_else(
+    config: Config, source: Any, tmp_path: Path, prepared: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = source(write_exams(tmp_path / "films", 2))
+    first = prepare(config, progress=False)
+    assert first.exams["site"].isna().all()
+    # As stores were written before sites were read.
+    for name in ("exams", "manifest"):
+        path = Path(str(config.store)) / f"{name}.parquet"
+        pd.read_parquet(path).drop(columns="site").to_parquet(path)
+    assert "site" not in prepare(config, progress=False).exams
+    prepared.clear()
+    for sites in (["north", "north", "2", "2"], ["north", "north", None, None], [None] * 4):
+        given.exams["site"] = pd.Series(sites, dtype="str")
+        store = prepare(config, progress=False)
+        for table in (store.exams, store.manifest):
+            found = table.set_index("image_id")["site"][["w00_L", "w00_R", "w01_L", "w01_R"]]
+            assert [None if pd.isna(site) else site for site in found] == sites
+        assert store.fingerprint == first.fingerprint
+    pd.testing.assert_frame_equal(store.entries, first.entries)
+    pd.testing.assert_frame_equal(store.manifest.drop(columns="site"), first.manifest.drop(columns="site"))
+    assert prepared == []
+
+    def refused(*_: Any) -> None:
+        raise UserError("the folder may not be written")
+
+    monkeypatch.setattr("siamray.data.store_tables.write_parquet", refused)
+    given.exams["site"] = "south"
+    assert prepare(config, progress=False).exams["site"].isna().all(), "a store that may only be read opens as before"
 
 
 def test_preparing_again_does_nothing(config: Config, source: Any, tmp_path: Path, prepared: list[str]) -> None:

@@ -12,9 +12,9 @@ from siamray.compose import compose
 from siamray.config import Config
 from siamray.data import preparation_plan
 from siamray.data import store as stores
-from siamray.data.exams import BOX_COLUMNS, ExamTables, exclude_incomplete_pairs
-from siamray.data.preparation_plan import cache_folder
+from siamray.data.exams import BOX_COLUMNS, ExamTables, exclude_incomplete_pairs, tables
 from siamray.data.sources import accepted, read_exams
+from siamray.files import cache_folder
 from tests.conftest import TINY_PREPARATION
 
 
@@ -51,3 +51,26 @@ def test_an_entrys_key_is_the_hash_of_all_it_depends_on(source: str, request: py
     assert {job.entry_id: job.key for job in plan.jobs} == expected
     assert [job.entry_id for job in plan.jobs] == list(expected)
     assert any(row.findings for job in plan.jobs for row in (job.left, job.right))
+
+
+@pytest.mark.parametrize("sites", [(None, None), ("north", None), ("north", "2")])
+def test_a_fingerprint_is_that_of_stores_from_before_sites_were_read(
+    sites: tuple[str | None, str | None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = []
+    for woman, site, vendor in zip(("w1", "w2"), sites, ("ge", None), strict=True):
+        for side in "LR":
+            path = tmp_path / f"{woman}{side}.png"
+            path.write_bytes(f"{woman}{side}".encode() * 50)
+            ids = {"source": "folder", "woman_id": woman, "exam_id": woman, "image_id": woman + side, "path": str(path)}
+            known = {"laterality": side, "view": "CC", "spacing_mm": 0.07, "birads": 2, "density": "B", "age": 51.0}
+            rows.append({**ids, **known, "outcome": "normal", "vendor": vendor, "site": site})
+    left_out = [{"image_id": "x", "path": "x.png", "reason": "no file"}]
+    found = tables(rows, [{"image_id": "w1R", "category": "mass"}], left_out)
+    monkeypatch.setattr(preparation_plan, "read_exams", lambda *_: found)
+    # Not the options of the day, whose number grows.
+    monkeypatch.setattr(preparation_plan, "store_options", lambda _: {"data.source": "folder"})
+    config = Config()
+    config.data.source, config.data.root = "folder", str(tmp_path)
+    expected = "e1534e71fa3dd20cf503970afc5cbf473d10a22293dc220094a25a013c9cc40d"
+    assert preparation_plan.make_plan(config).fingerprint == expected

@@ -254,9 +254,10 @@ def refusal(place: str) -> list[str]:
 
 
 def test_a_missing_bucket_is_named_in_one_line_and_not_made(s3: UPath, server: str) -> None:
+    client = boto3.client("s3", endpoint_url=server, region_name="us-east-1")
+    before = client.list_buckets()["Buckets"]
     assert all("no bucket that exists" in message for message in refusal("s3://other/store"))
-    listed = boto3.client("s3", endpoint_url=server, region_name="us-east-1").list_buckets()["Buckets"]
-    assert [bucket["Name"] for bucket in listed] == ["bucket"]
+    assert client.list_buckets()["Buckets"] == before
 
 
 def test_missing_credentials_are_named_in_one_line(s3: UPath, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -51,7 +51,7 @@ def source(names: str, left_out: tuple[str, ...] = ()) -> ExamTables:
     rows = [
         {"source": "folder", "woman_id": f"woman {name}", "exam_id": name, "image_id": f"{name}_{side}", "view": "CC"}
         | {"laterality": side, "path": f"/films/{name}_{side}.png", "spacing_mm": 0.2 if name != "a" else None}
-        | {"birads": birads, "density": density, "outcome": outcome}
+        | {"birads": birads, "density": density, "outcome": outcome, "site": "north" if name == "a" else None}
         for name in names
         for side, birads, density, outcome in (("L", 0, None, "benign"), ("R", 3, "B", "malignant"))
     ]
@@ -92,6 +92,7 @@ def test_every_image_has_a_row_with_what_became_of_it(tmp_path: Path) -> None:
     assert manifest["spacing_mm"].tolist()[:8] == [0.1, 0.1, *[0.2] * 6]
     assert manifest["registration_quality"].dropna().index.tolist() == ["a_L", "a_R", "c_L", "c_R"]
     assert manifest.loc["x", "path"] == "/films/x.png"
+    assert manifest["site"].dropna().to_dict() == {"a_L": "north", "a_R": "north"}
 
 
 def test_findings_keep_their_order_and_their_unknown_places(tmp_path: Path) -> None:

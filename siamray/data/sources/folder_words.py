@@ -9,6 +9,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from siamray.data.exams import BIRADS, BOX_COLUMNS, CATEGORIES, DENSITIES, OUTCOMES
+from siamray.data.sites import LONGEST_SITE, site_word
 from siamray.data.vendors import vendor_word
 from siamray.errors import nearest
 
@@ -144,6 +145,8 @@ def parse(column: str, text: str | None) -> Any:
         return None
     if column == "vendor":
         return vendor_word(text)
+    if column == "site":
+        return _site(text)
     if column in _LIMITS:
         return _number(column, text)
     return _word(column, text) if column in _WORDS else text
@@ -186,6 +189,15 @@ def _word(column: str, text: str) -> Any:
     by_spelling = get_close_matches(plain, list(words), n=1, cutoff=0.6)
     meant = f"; did you mean '{words[by_spelling[0]]}'?" if by_spelling else f"; valid: {', '.join(known)}"
     raise ValueError(f"{column} is not a known word{meant}")
+
+
+def _site(text: str) -> str:
+    word = site_word(text)
+    if word is None:
+        raise ValueError(
+            f"site is not one word of at most {LONGEST_SITE} letters and digits; write a pseudonym or a number"
+        )
+    return word
 
 
 def _number(column: str, text: str) -> float:

@@ -101,12 +101,15 @@ def files_of_no_row(
             yield {"image_id": f"{folder}/{first.name}", "path": str(first), "reason": reason}
 
 
-def without_repeats(path: Path, columns: list[str]) -> tuple[pd.DataFrame, list[dict[str, Any]]]:
+def without_repeats(
+    path: Path, columns: list[str], further: tuple[str, ...] = ()
+) -> tuple[pd.DataFrame, list[dict[str, Any]]]:
     """Reads a table without the rows that name no image or repeat an earlier one.
 
     Args:
         path: the table.
         columns: the columns that matter, image_id among them.
+        further: columns that are read where the table has them; rows that differ in these alone are repeats too.
 
     Returns:
         These columns, stripped of blanks and "" for null, indexed by their line in the file; and what is left out.
@@ -114,10 +117,12 @@ def without_repeats(path: Path, columns: list[str]) -> tuple[pd.DataFrame, list[
     Raises:
         UserError: it cannot be read, or lacks a column.
     """
-    rows = read_table(path, columns)[columns].fillna("").apply(lambda column: column.str.strip())
+    table = read_table(path, columns)
+    table = table.assign(**{name: "" for name in further if name not in table.columns})[[*columns, *further]]
+    rows = table.fillna("").apply(lambda column: column.str.strip())
     rows.index = pd.RangeIndex(2, len(rows) + 2)
     reasons = pd.Series("", index=rows.index, dtype="str")
-    reasons[rows.duplicated()] = "the row repeats an earlier one"
+    reasons[rows.duplicated(columns)] = "the row repeats an earlier one"
     reasons[rows["image_id"] == ""] = "the row names no image"
     gone = reasons[reasons != ""]
     excluded = [

@@ -22,6 +22,7 @@ from typing import Any
 
 from siamray.config import DataConfig
 from siamray.data.exams import ExamTables, tables
+from siamray.data.sites import site_word
 from siamray.data.sources import accepted
 from siamray.data.sources.optimam_image import Facts, box_of, category_of, read_facts
 from siamray.data.sources.optimam_outcome import SIDES, History, Outcome, load_omidb, outcome_of, read_history
@@ -45,6 +46,7 @@ class _Client:
     Attributes:
         name: name of the client, as its folder is called.
         folder: her folder in data.
+        site: code of the centre that screened her, or None.
         headers: JSON files of the images by study and image.
         images: image files by study and image.
         exams: rows so far, each with the rows of its findings.
@@ -53,6 +55,7 @@ class _Client:
 
     name: str
     folder: Path
+    site: str | None = None
     headers: Files = field(default_factory=dict)
     images: Files = field(default_factory=dict)
     exams: list[tuple[dict[str, Any], list[dict[str, Any]]]] = field(default_factory=list)
@@ -126,6 +129,7 @@ def _read_client(
         if not client.images:
             client.leave_out(f"{name} imagedb", records.get("imagedb", client.folder), reason)
         return client
+    client.site = site_word(imagedb.get("Site")) if imagedb else None
     seen: dict[str, set[str]] = {}
     for study, record in studies.items():
         if isinstance(record, dict):
@@ -229,18 +233,19 @@ def _read_study(
         outcome = outcomes[side]
         if not rows and outcome.lesion:
             rows = [{"image_id": image, "category": outcome.category}]
-        client.exams.append((_exam(client.name, name, (image, path), facts, outcome, marked=bool(rows)), rows))
+        exam = _exam(client, name, (image, path), facts, outcome, marked=bool(rows))
+        client.exams.append((exam, rows))
 
 
 def _exam(
-    client: str, study: str, image: tuple[str, Path], facts: Facts, outcome: Outcome, *, marked: bool
+    client: _Client, study: str, image: tuple[str, Path], facts: Facts, outcome: Outcome, *, marked: bool
 ) -> dict[str, Any]:
     # A mark in a breast whose record says normal: both cannot be true, and nobody knows which is.
     contradicts = marked and outcome.outcome == "normal"
     return {
         "source": "optimam",
-        "woman_id": client,
-        "exam_id": f"{client}_{study}",
+        "woman_id": client.name,
+        "exam_id": f"{client.name}_{study}",
         "image_id": image[0],
         "laterality": facts.laterality,
         "view": facts.view,
@@ -250,6 +255,7 @@ def _exam(
         "outcome_months": None if contradicts else outcome.months,
         "age": facts.age,
         "vendor": facts.vendor,
+        "site": client.site,
     }
 
 

@@ -2,7 +2,7 @@
 
 train.csv names neither exams nor dates: every woman has one exam there. test.csv has no labels and is not read;
 machine_id numbers units without naming a manufacturer, so vendor is null; the spacing is the file's, and a copy that
-was converted to PNG needs data.assumed_spacing_mm.
+was converted to PNG needs data.assumed_spacing_mm. site is site_id.
 
 Outcome is the breast's: cancer=1 is malignant, biopsy=1 without cancer benign, all else normal. The challenge says of
 cancer only "whether or not the breast was positive for malignant cancer"; its report (Chen et al., Radiology 2025)
@@ -23,6 +23,7 @@ import pandas as pd
 
 from siamray.config import DataConfig
 from siamray.data.exams import BIRADS, DENSITIES, LATERALITIES, VIEWS, ExamTables, tables
+from siamray.data.sites import site_word
 from siamray.data.sources.image_folders import files_of_no_row, image_files, set_folder, without_repeats
 from siamray.data.sources.root import not_this_data_set
 
@@ -46,6 +47,8 @@ _COLUMNS = [
     "implant",
     "density",
 ]
+# Copies of the table may lack it.
+_SITE = "site_id"
 # pandas writes whole numbers of a column with blank cells as 1.0.
 _FLAGS = {"0": False, "0.0": False, "1": True, "1.0": True}
 _BIRADS_WORDS = {text: number for number in BIRADS for text in (f"{number}", f"{number}.0")}
@@ -73,7 +76,7 @@ def read(config: DataConfig, cache: Path) -> ExamTables:  # noqa: ARG001  (all s
     files = image_files(folder / images, _SUFFIXES)
     if not files:
         raise not_this_data_set(config, folder, f"{images}/WOMAN/IMAGE.dcm")
-    rows, excluded = without_repeats(folder / TABLE, _COLUMNS)
+    rows, excluded = without_repeats(folder / TABLE, _COLUMNS, (_SITE,))
     exams, reasons = _exams(rows, config.implants)
     women = {woman for woman, _ in files}
     kept = []
@@ -142,6 +145,7 @@ def _exam(row: Any, biopsied: bool) -> dict[str, Any]:
         "density": _word("density", row.density, _DENSITY_WORDS),
         "outcome": "malignant" if _FLAGS[row.cancer] else "benign" if biopsied else "normal",
         "age": _age(row.age),
+        "site": site_word(row.site_id),
     }
 
 

@@ -24,7 +24,7 @@ PHANTOMS = PhantomConfig(height_pixels=192, width_pixels=160, spacing_mm=0.9, le
 WOMEN = 8
 ENDINGS = ("dcm", "png", "tif", "pgm")
 EXAMS = ["Woman ID", "exam_id", "image_id", "Laterality", "view", "path", "spacing_mm", "split", "BI-RADS", "density"]
-EXAMS += ["outcome", "outcome_months", "age", "vendor", "_remark"]
+EXAMS += ["outcome", "outcome_months", "age", "vendor", "site", "_remark"]
 FINDINGS = ["image_id", "category", "row_min", "col_min", "row_max", "col_max"]
 _SIDES = {"L": ("L", "left", "LEFT", "l"), "R": ("R", "right", "Right", "r")}
 _VIEWS = {"CC": ("CC", "cc", "cranio-caudal", "Cc"), "MLO": ("MLO", "mlo", "medio-lateral oblique", "Mlo")}
@@ -59,6 +59,7 @@ def write_copy(root: Path, women: int = WOMEN) -> None:
                         "outcome_months": 36,
                         "age": 50 + number,
                         "vendor": ("Hologic, Inc.", "SIEMENS", "GE MEDICAL SYSTEMS", "")[number % 4],
+                        "site": ("north", "2", " c-3 ", "")[number % 4],
                         "_remark": "seen twice" if number == 1 else "",
                     }
                 )

@@ -105,6 +105,7 @@ def test_words_as_people_write_them_are_understood(copy: Path) -> None:
         assert exam["age"] == float(row["age"])
     assert exams.groupby("woman_id")["split"].first().tolist() == ["training", "training", "validation", "test"] * 2
     assert exams.groupby("woman_id")["vendor"].first().dropna().tolist() == ["hologic", "siemens", "ge"] * 2
+    assert exams.groupby("woman_id")["site"].first().dropna().tolist() == ["north", "2", "c-3"] * 2
     assert (exams["source"] == "folder").all()
 
 
@@ -173,6 +174,8 @@ def test_sizes_are_remembered_until_the_file_changes(copy: Path, monkeypatch: py
         ({"spacing_mm": "-0.1"}, "spacing_mm is not between 0.01 and 2"),
         ({"spacing_mm": "0,07"}, "spacing_mm is not a number; write it with a point"),
         ({"outcome_months": "-3"}, "outcome_months is not between 0 and 1200"),
+        ({"site": "St Example"}, "site is not one word of at most 24 letters and digits; write a pseudonym"),
+        ({"site": "a" * 25}, "site is not one word of at most 24 letters and digits"),
     ],
 )
 def test_a_cell_that_cannot_be_understood_costs_its_image_only(tmp_path: Path, cells: Row, reason: str) -> None:
@@ -185,7 +188,7 @@ def test_a_cell_that_cannot_be_understood_costs_its_image_only(tmp_path: Path, c
 
 def test_a_reason_never_repeats_a_cell(tmp_path: Path) -> None:
     planted = "Mary Example"
-    columns = ("laterality", "view", "birads", "density", "outcome", "split", "age", "spacing_mm")
+    columns = ("laterality", "view", "birads", "density", "outcome", "split", "age", "spacing_mm", "site")
     for place, column in enumerate(columns):
         assert planted not in " ".join(changed(tmp_path / str(place), 4, **{column: planted}).excluded["reason"])
 
@@ -207,6 +210,8 @@ def test_a_reason_never_repeats_a_cell(tmp_path: Path) -> None:
         ("spacing_mm", "7e-2", 0.07),
         ("vendor", "FUJIFILM Corporation", "fujifilm"),
         ("vendor", "Smith & Sons", "other"),
+        ("site", " North_2 ", "North_2"),
+        ("site", "3.0", "3"),
     ],
 )
 def test_common_spellings_mean_one_value(tmp_path: Path, column: str, text: str, value: Any) -> None:

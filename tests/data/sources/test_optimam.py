@@ -63,6 +63,7 @@ def test_the_copy_conforms(written: tuple[Path, dict[str, Client]]) -> None:
     assert listed - {"null"} <= set(tables.exams["image_id"]) | set(tables.excluded["image_id"])
     assert set(tables.exams["vendor"]) == {"hologic"}
     assert set(tables.exams["age"].dropna()) == {53}
+    assert set(tables.exams["site"]) == {"adde"}
 
 
 def test_no_name_date_or_number_of_nbss_reaches_the_tables(tables: ExamTables) -> None:
@@ -251,6 +252,21 @@ def test_a_mark_whose_place_cannot_be_read_is_still_a_finding(tmp_path: Path) ->
     assert tables.findings["category"].tolist() == ["calcification", "mass"] * 2
     assert tables.findings[BOX_COLUMNS].isna().all().all()
     assert tables.excluded["reason"].str.contains("the finding is kept without it").sum() == 4
+
+
+@pytest.mark.parametrize(
+    ("told", "site"),
+    [("stge", "stge"), (7, "7"), (None, None), ({"name": "adde"}, None), ("Example Hospital, 1 High Street", None)],
+)
+def test_a_site_is_the_sets_code_and_nothing_longer(tmp_path: Path, told: Any, site: str | None) -> None:
+    client = Client(tmp_path, "demd00001", 1)
+    client.study("1", "2012-05-30")
+    client.finish({"1": screened("2012-05-30")})
+    path = tmp_path / "data" / client.name / f"imagedb_{client.name}.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "Site": told}))
+    sites = read(tmp_path).exams["site"]
+    assert len(sites) == 4
+    assert {None if pd.isna(value) else value for value in sites} == {site}
 
 
 def test_a_mark_in_a_breast_that_is_called_normal_leaves_its_outcome_open(tmp_path: Path) -> None:

@@ -72,8 +72,10 @@ def test_labels_are_those_of_the_table(copy: Path) -> None:
         assert pd.isna(exam["age"]) if not row["age"] else exam["age"] == float(row["age"])
         outcome = {("1", "1"): "malignant", ("0", "1"): "benign", ("0", "0"): "normal"}
         assert exam["outcome"] == outcome[row["cancer"], row["biopsy"]]
+        assert exam["site"] == row["site_id"]
     assert set(exams["outcome"]) == {"malignant", "benign", "normal"}
     assert exams["age"].isna().any()
+    assert set(exams["site"]) == {"1", "2"}
 
 
 def test_every_image_of_a_breast_with_cancer_has_a_finding_of_unknown_place(copy: Path) -> None:
@@ -172,6 +174,28 @@ def test_a_row_that_cannot_be_used_costs_its_image_only(tmp_path: Path, changed:
     tables = read(write_set(tmp_path, lambda rows: rows[0].update(changed)))
     assert len(tables.exams) == 7
     assert reason in tables.excluded.set_index("image_id")["reason"]["1"]
+
+
+def test_a_site_costs_no_image(tmp_path: Path) -> None:
+    def change(rows: Rows) -> None:
+        for row, site in zip(rows, ("2.0", "", "St Mary's Hospital, London", "x" * 25), strict=False):
+            row["site_id"] = site
+        rows.append({**rows[4], "site_id": 2})
+
+    tables = read(write_set(tmp_path, change))
+    sites = tables.exams.set_index("image_id")["site"]
+    assert sites.notna().sum() == 5
+    assert sites[["1", "5"]].tolist() == ["2", "1"]
+    assert tables.excluded["reason"].tolist() == ["the row repeats an earlier one"]
+
+
+def test_a_table_without_sites_is_read(tmp_path: Path) -> None:
+    root = write_set(tmp_path)
+    table = pd.read_csv(root / "train.csv", dtype="str").drop(columns="site_id")
+    table.to_csv(root / "train.csv", index=False)
+    tables = read(root)
+    assert len(tables.exams) == 8
+    assert tables.exams["site"].isna().all()
 
 
 def test_numbers_as_pandas_writes_them_and_blank_labels_are_understood(tmp_path: Path) -> None:

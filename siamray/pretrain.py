@@ -4,6 +4,7 @@ With from=results/EXPERIMENT/trials/TRIAL it trains and evaluates a recorded tri
 """
 
 import json
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -41,7 +42,7 @@ def main(words: list[str]) -> None:
     config = compose("pretrain", words)
     console = Console(stderr=True)
     if config.from_trial:
-        _repeat(recorded_trial(Path(config.from_trial)), words, config, console)
+        _repeat(recorded_trial(config.from_trial), words, config, console)
         return
     store = prepare(config)
     folder = Path(config.out)
@@ -52,7 +53,7 @@ def main(words: list[str]) -> None:
     with _progress(config.pretraining.epochs, console) as report:
         try:
             if config.cluster.workers:
-                _train_on_ray(config, store, folder)
+                _train_on_ray(config, store, folder, report)
             else:
                 trainer.pretrain(config, store, folder, report)
         except DivergedError as error:
@@ -106,10 +107,10 @@ def _write_record(
     )
 
 
-def _train_on_ray(config: Config, store: Store, folder: Path) -> None:
+def _train_on_ray(config: Config, store: Store, folder: Path, report: Report) -> None:
     with connected(config.cluster) as resources:
-        trainer.check_placement(config.cluster, resources)
-        trainer.pretrain(config, store, folder)
+        trainer.make_room(config.cluster, resources, lambda line: print(line, file=sys.stderr))
+        trainer.pretrain(config, store, folder, report)
 
 
 def _is_done(folder: Path, identity: dict[str, Any]) -> bool:

@@ -131,6 +131,8 @@ class MoCo(WithTeacher):
 class BYOL(WithTeacher):
     """Grill 2020."""
 
+    uneven = True
+
     def add(self, network: PairEncoder, width: int) -> None:
         """A predictor of the teacher's embedding."""
         from lightly.loss import NegativeCosineSimilarity
@@ -148,6 +150,8 @@ class BYOL(WithTeacher):
 
 class SimSiam(Baseline):
     """Chen 2021."""
+
+    uneven = True
 
     def add(self, network: PairEncoder, width: int) -> None:
         """A predictor of the network's own embedding."""
@@ -250,6 +254,8 @@ class DINO(WithTeacher):
 
 class MAE(Baseline):
     """He 2022; bilateral: the visible part of one side predicts the hidden part of the other."""
+
+    uneven = True
 
     def add(self, network: PairEncoder, width: int) -> None:
         """A light decoder; the projector, which nothing would train, goes."""

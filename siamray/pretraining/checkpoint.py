@@ -14,10 +14,13 @@ from siamray.files import write_atomically
 CHECKPOINT_FILE = "checkpoint.pt"
 # Options that change nothing in the numbers of a training run, and so may differ when it is resumed.
 _WITHOUT_EFFECT = (
-    "store", "results", "out", "from_trial", "trial", "page", "inspect", "dry_run", "progress", "seeds", "experiments",
-    "ablation", "search", "downstream", "data.root", "preparation.cpus", "preparation.image_seconds", "pairs.cache_mb",
-    "cluster.address", "cluster.cpus", "cluster.gpus", "cluster.failures",
+    "store", "results", "out", "from_trial", "trial", "page", "inspect", "dry_run", "check", "progress", "seeds",
+    "experiments", "ablation", "search", "downstream", "data.root", "preparation.cpus", "preparation.image_seconds",
+    "pairs.cache_mb", "cluster.address", "cluster.cpus", "cluster.gpus", "cluster.failures", "cluster.trials",
+    "cluster.start_minutes", "cluster.disk_gb", "cluster.chunk_cache_gb", "tracking", "tracking_uri", "metrics",
 )  # fmt: skip
+# Options that came later, with the values that do what was done before: runs of before are known by the same identity.
+_CAME_LATER = {"pretraining.accumulate": 1, "pretraining.rate_scaling": "none", "pretraining.rate_batch_pairs": 64}
 
 
 def training_identity(config: Mapping[str, Any], data_fingerprint: str) -> dict[str, Any]:
@@ -34,6 +37,7 @@ def training_identity(config: Mapping[str, Any], data_fingerprint: str) -> dict[
         name: value
         for name, value in _flatten(config).items()
         if not any(name == left or name.startswith(f"{left}.") for left in _WITHOUT_EFFECT)
+        and not (name in _CAME_LATER and value == _CAME_LATER[name])
     }
     return {**flat, "data_fingerprint": data_fingerprint}
 
@@ -65,7 +69,13 @@ def save(folder: Path, state: dict[str, Any]) -> None:
     Raises:
         UserError: if the folder cannot be written.
     """
-    write_atomically(folder / CHECKPOINT_FILE, lambda temporary: torch.save(state, temporary))
+
+    def write(temporary: Path) -> None:
+        # Given a path, torch hides why it cannot write.
+        with temporary.open("wb") as file:
+            torch.save(state, file)
+
+    write_atomically(folder / CHECKPOINT_FILE, write)
 
 
 def load(folder: Path, identity: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from siamray.config import EncoderConfig
 from siamray.errors import UserError, nearest
+from siamray.files import space_for
 from siamray.pretraining.imagenet import load_packaged_weights, packaged_weights
 
 WEIGHTS_FILE = "model.safetensors"
@@ -213,19 +214,20 @@ def export(encoder: PairEncoder, folder: str | Path, metadata: dict[str, Any]) -
     part = target.with_name(f".{target.name}.{os.getpid()}.part")
     old = target.with_name(f".{target.name}.{os.getpid()}.old")
     try:
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir(parents=True)
-        (part / WEIGHTS_FILE).write_bytes(save(_tensors(encoder.trunk), {"format": "pt"}))
-        for module, name in ((encoder.projector, PROJECTOR_FILE), (encoder.head, HEAD_FILE)):
-            if module is not None:
-                (part / name).parent.mkdir()
-                (part / name).write_bytes(save(_tensors(module), {"format": "pt"}))
-        pixels = int(facts.get("patch_pixels") or DEFAULT_PIXELS)
-        (part / "config.json").write_text(json.dumps(_timm_config(encoder, pixels), indent=2) + "\n")
-        (part / METADATA_FILE).write_text(json.dumps(facts, indent=2) + "\n")
-        if target.exists():
-            os.replace(target, old)
-        os.replace(part, target)
+        with space_for(target.parent):
+            shutil.rmtree(part, ignore_errors=True)
+            part.mkdir(parents=True)
+            (part / WEIGHTS_FILE).write_bytes(save(_tensors(encoder.trunk), {"format": "pt"}))
+            for module, name in ((encoder.projector, PROJECTOR_FILE), (encoder.head, HEAD_FILE)):
+                if module is not None:
+                    (part / name).parent.mkdir()
+                    (part / name).write_bytes(save(_tensors(module), {"format": "pt"}))
+            pixels = int(facts.get("patch_pixels") or DEFAULT_PIXELS)
+            (part / "config.json").write_text(json.dumps(_timm_config(encoder, pixels), indent=2) + "\n")
+            (part / METADATA_FILE).write_text(json.dumps(facts, indent=2) + "\n")
+            if target.exists():
+                os.replace(target, old)
+            os.replace(part, target)
     except OSError as error:
         raise UserError(f"{target}: the encoder cannot be written: {error.strerror or error}") from error
     finally:

@@ -17,10 +17,12 @@ class Learner(nn.Module):
         arithmetic: number format and memory layout of the forward passes.
         views: how many times each pair is augmented, each time for itself.
         uses_labels: whether the soft labels of the pairs enter the loss.
+        uneven: whether the parts of a batch that workers have may differ in size: nothing but gradients is gathered.
     """
 
     views = 1
     uses_labels = False
+    uneven = False
 
     def __init__(self, networks: Sequence[PairEncoder], arithmetic: Arithmetic) -> None:
         """Takes the networks; a method adds what else it trains.

@@ -1,8 +1,10 @@
 """A configuration and a store go in, a trained encoder comes out: the train function that every worker runs."""
 
 import copy
+import math
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -26,6 +28,7 @@ from siamray.pretraining.baselines import BASELINES
 from siamray.pretraining.learner import Learner
 from siamray.pretraining.measurement import Measurement, measure, own_share
 from siamray.pretraining.siamese import NETWORKS, Siamese
+from siamray.pretraining.steps import deal
 from siamray.pretraining.worker import Worker
 from siamray.seeds import named_seed
 
@@ -57,14 +60,23 @@ class _Run:
     model: nn.Module
     optimizer: torch.optim.Optimizer
     scheduler: torch.optim.lr_scheduler.LRScheduler
-    batch: int
-    steps: int
+    # [parts of all steps, workers] pairs; a step has pretraining.accumulate parts.
+    dealt: NDArray[np.int64]
     epochs: list[dict[str, Any]]
     histograms: list[dict[str, Any]]
 
     @property
     def networks(self) -> nn.ModuleList:
         return self.learner.networks
+
+    @property
+    def steps(self) -> int:
+        return len(self.dealt) // self.config.pretraining.accumulate
+
+    @property
+    def batch(self) -> int:
+        """Pairs of a step over all workers."""
+        return int(self.dealt.sum(axis=1).max()) * self.config.pretraining.accumulate
 
 
 def train(
@@ -85,7 +97,8 @@ def train(
             same numbers with it as without.
 
     Raises:
-        UserError: no pairs, too few pairs for the workers, a checkpoint of another run.
+        UserError: no pairs, too few for the workers where the method or batch norms need some on each, a checkpoint of
+            another run.
         DivergedError: a loss that is not a number.
         StoppedError: `examine` said so.
     """
@@ -120,6 +133,18 @@ def training_pairs(config: Config, store: Store) -> pd.DataFrame:
     return place_pairs(store, config, women)
 
 
+def untrained(config: Config, name: str = NETWORKS[0]) -> encoder.PairEncoder:
+    """Builds a network as its training starts with it: the same whenever it is built.
+
+    Args:
+        config: its encoder, seed, and side of a patch.
+        name: which of the networks; the first one is exported.
+    """
+    network = encoder.build(config.encoder, named_seed(config.seed, "network", name), patch_side(config))
+    network.metadata = {**network.metadata, "embedding": config.pretraining.embedding}
+    return network
+
+
 def epoch_pairs(pairs: pd.DataFrame, config: Config, epoch: int) -> pd.DataFrame:
     """Draws the pairs of an epoch, the same on every worker; with shuffled partners each gets another woman's patch."""
     wanted = config.pretraining.pairs_per_epoch
@@ -143,11 +168,17 @@ def _set_up(config: Config, store: Store, folder: Path, worker: Worker) -> _Run:
     side = patch_side(config)
     learner = _learner(config, side, worker)
     pairs = training_pairs(config, store)
-    batch, steps = _batches(len(epoch_pairs(pairs, config, 0)), method, worker)
+    dealt = deal(len(epoch_pairs(pairs, config, 0)), method, worker.world_size, learner.uneven)
+    if method.batch_norm == "sync" and worker.world_size > 1 and not dealt.all():
+        raise UserError(
+            f"pretraining.batch_norm=sync: {worker.world_size} workers share statistics in each step, and some have no "
+            "pairs in some; take batch_norm=local, fewer workers, larger batches or more pairs"
+        )
+    batch = int(dealt.sum(axis=1).max()) * method.accumulate
+    rate = scaled_rate(method, batch)
+    steps = len(dealt) // method.accumulate
     # Fused: one pass over the weights instead of one per operation, which small batches would notice.
-    optimizer = torch.optim.AdamW(
-        learner.parameters(), lr=method.learning_rate, weight_decay=method.weight_decay, fused=True
-    )
+    optimizer = torch.optim.AdamW(learner.parameters(), lr=rate, weight_decay=method.weight_decay, fused=True)
     return _Run(
         config=config,
         worker=worker,
@@ -159,9 +190,8 @@ def _set_up(config: Config, store: Store, folder: Path, worker: Worker) -> _Run:
         learner=learner,
         model=_distributed(learner, method, worker),
         optimizer=optimizer,
-        scheduler=_schedule(optimizer, method, max(1, method.epochs * steps)),
-        batch=batch,
-        steps=steps,
+        scheduler=_schedule(optimizer, method, rate, max(1, method.epochs * steps)),
+        dealt=dealt,
         epochs=[],
         histograms=[],
     )
@@ -171,10 +201,7 @@ def _learner(config: Config, side: int, worker: Worker) -> Learner:
     """Builds the method's networks and what it trains beside them."""
     method = config.pretraining
     names = NETWORKS if method.method == "siamese" and method.peer == "network" else NETWORKS[:1]
-    networks = [
-        encoder.build(config.encoder, named_seed(config.seed, "network", name), side).to(worker.device)
-        for name in names
-    ]
+    networks = [untrained(config, name).to(worker.device) for name in names]
     arithmetic = worker.broadcast(choose(method.precision, networks[0], side, 2 * method.batch_pairs))
     # The CPU generator alone: heads and queues are drawn there.
     with torch.random.fork_rng(devices=[]):
@@ -199,23 +226,17 @@ def _distributed(model: nn.Module, method: PretrainingConfig, worker: Worker) ->
     return DistributedDataParallel(model, device_ids=devices, broadcast_buffers=True)
 
 
-def _batches(pairs: int, method: PretrainingConfig, worker: Worker) -> tuple[int, int]:
-    """Pairs of a worker's step, and steps of an epoch: the same on all workers, so nobody waits for a missing one."""
-    fewest = min(len(own_share(pairs, Worker(rank, worker.world_size))) for rank in range(worker.world_size))
-    batch = min(method.batch_pairs // worker.world_size, fewest)
-    if batch < 2:
-        raise UserError(
-            f"cluster.workers={worker.world_size}: {pairs} pairs and pretraining.batch_pairs={method.batch_pairs} "
-            "leave a worker fewer than 2 pairs a step; take fewer workers or larger batches"
-        )
-    return batch, fewest // batch
+def scaled_rate(method: PretrainingConfig, pairs: int) -> float:
+    """The greatest learning rate of steps of so many pairs, over all workers and parts."""
+    share = pairs / method.rate_batch_pairs
+    return method.learning_rate * {"none": 1.0, "linear": share, "sqrt": math.sqrt(share)}[method.rate_scaling]
 
 
 def _schedule(
-    optimizer: torch.optim.Optimizer, method: PretrainingConfig, steps: int
+    optimizer: torch.optim.Optimizer, method: PretrainingConfig, rate: float, steps: int
 ) -> torch.optim.lr_scheduler.LRScheduler:
     if method.schedule == "one_cycle":
-        return torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=method.learning_rate, total_steps=steps)
+        return torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=rate, total_steps=steps)
     if method.schedule == "cosine":
         return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps)
     return torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0, total_iters=1)
@@ -224,6 +245,8 @@ def _schedule(
 def _measure(run: _Run, epoch: int) -> Measurement:
     """Measures the pairs that the epoch counted from 0 will train on."""
     pairs = epoch_pairs(run.pairs, run.config, epoch)
+    # All measure the network that is kept: batch norms have moved by each worker's last pairs.
+    run.worker.align(run.learner.buffers())
     measured = measure(run.networks, pairs, run.cutter, run.side, run.config, run.worker, run.learner.arithmetic, epoch)
     if any(counted.dropped for counted in measured.counted):
         raise DivergedError(f"distances are no longer numbers after epoch {epoch}")
@@ -255,8 +278,13 @@ def _train_epoch(run: _Run, epoch: int, weights: NDArray[np.float64]) -> dict[st
     pairs = epoch_pairs(run.pairs, config, epoch)
     own = own_share(len(pairs), worker)
     generator = np.random.default_rng(named_seed(config.seed, "order", epoch, worker.rank))
-    order = generator.permutation(len(own))[: run.steps * run.batch].reshape(run.steps, run.batch)
-    batches = [pairs.iloc[own[positions]] for positions in order]
+    parts = config.pretraining.accumulate
+    counts = run.dealt[:, worker.rank]
+    order = np.split(generator.permutation(len(own))[: counts.sum()], np.cumsum(counts)[:-1])
+    # Who has no pairs in a part takes part with others' that weigh nothing, as all gradients are added up together.
+    batches = [pairs.iloc[own[positions] if len(positions) else [0, 1]] for positions in order]
+    # A worker's loss is the mean over its pairs, and DDP takes the mean over workers.
+    shares = counts * worker.world_size / run.dealt.sum(axis=1)
     # Layers with randomness of their own (dropout, drop path) draw from the global generator.
     torch.manual_seed(named_seed(config.seed, "layers", epoch, worker.rank))
     drawn = torch.Generator().manual_seed(named_seed(config.seed, "masses", epoch, worker.rank))
@@ -269,20 +297,33 @@ def _train_epoch(run: _Run, epoch: int, weights: NDArray[np.float64]) -> dict[st
     ]  # fmt: skip
     total: dict[str, torch.Tensor] = {}
     run.model.train()
-    for number, (positions, *patches) in enumerate(zip(order, *views, strict=True), start=1):
+    for number, (positions, share, *patches) in enumerate(zip(order, shares, *views, strict=True), start=1):
+        # Pairs that weigh nothing leave no trace in the running statistics of batch norms either.
+        run.learner.train(bool(share))
         inputs = [part.to(worker.device) for part in run.learner.inputs(patches, drawn)]
-        run.optimizer.zero_grad(set_to_none=True)
-        losses = run.model(torch.from_numpy(weights[:, positions]).float().to(worker.device), *inputs)
-        if not torch.isfinite(losses["loss"]):
-            raise DivergedError(f"the loss is no longer a number in epoch {epoch + 1}")
-        losses["loss"].backward()
+        if number % parts == 1 or parts == 1:
+            run.optimizer.zero_grad(set_to_none=True)
+        # Workers add up their gradients once a step.
+        with _unshared(run.model) if number % parts else nullcontext():
+            labelled = weights[:, positions] if share else np.zeros((len(weights), 2))
+            losses = run.model(torch.from_numpy(labelled).float().to(worker.device), *inputs)
+            if not torch.isfinite(losses["loss"]):
+                raise DivergedError(f"the loss is no longer a number in epoch {epoch + 1}")
+            (losses["loss"] * share / parts).backward()
+        for name, value in losses.items():
+            total[name] = total.get(name, torch.zeros((), device=worker.device)) + value.detach() * share
+        if number % parts:
+            continue
         run.optimizer.step()
         run.scheduler.step()
-        run.learner.step_done(epoch * run.steps + number, config.pretraining.epochs * run.steps)
-        for name, value in losses.items():
-            total[name] = total.get(name, torch.zeros((), device=worker.device)) + value.detach()
-    means = {name: float(value) / run.steps for name, value in total.items()}
+        run.learner.step_done(epoch * run.steps + number // parts, config.pretraining.epochs * run.steps)
+    means = {name: float(value) / len(order) for name, value in total.items()}
     return {name: float(np.mean([part[name] for part in worker.gather(means)])) for name in means}
+
+
+def _unshared(model: nn.Module) -> AbstractContextManager[None]:
+    """For the time of a block gradients stay with their worker."""
+    return model.no_sync() if isinstance(model, DistributedDataParallel) else nullcontext()
 
 
 def _log(
@@ -382,6 +423,6 @@ def _metadata(run: _Run) -> dict[str, Any]:
         "epochs": config.pretraining.epochs,
         "seed": config.seed,
         "world_size": run.worker.world_size,
-        "batch_pairs": run.batch * run.worker.world_size,
+        "batch_pairs": run.batch,
         "identity": checkpoint.identity_hash(run.identity),
     }

@@ -145,6 +145,7 @@ def measure(
     mixtures = worker.broadcast(fitted)
     sample = _shared_sample(distances, own, len(pairs), config, worker, epoch)
     agree = agreement(sample[0], sample[1]) if len(sample) > 1 else float("nan")
+    # Of the leading worker's embeddings; it has the first block.
     indicators = worker.broadcast([
         {
             **distance_quantiles(histogram),
@@ -152,7 +153,7 @@ def measure(
             "effective_rank": effective_rank(kept),
             "agreement": agree,
         }
-        for histogram, kept in zip(counted, embeddings, strict=True)
+        for histogram, kept in zip(counted, embeddings, strict=False)
     ])  # fmt: skip
     return Measurement(distances, refined, counted, mixtures, indicators, [end for end in ends if end is not None])
 
@@ -164,11 +165,14 @@ def _forward(
     """Distances [networks, own pairs] and, per network, some embeddings [kept, D]; augmented where seeds are given."""
     reach = 0 if view else shift_pixels(config.pretraining.shift_share, side)
     augmentation = config.pairs.augmentation if view else None
-    was_training = networks.training
-    networks.eval()
     batches = [own.iloc[start : start + BLOCK_PAIRS] for start in range(0, len(own), BLOCK_PAIRS)]
+    if not batches:
+        # There may be more workers than blocks.
+        return np.zeros((len(networks), 0)), []
     distances: list[list[NDArray[np.float64]]] = [[] for _ in networks]
     kept: list[list[torch.Tensor]] = [[] for _ in networks]
+    was_training = networks.training
+    networks.eval()
     with torch.inference_mode():
         windows = pair_batches(cutter, batches, side, augmentation, view or 0, reach)
         for number, of_batch in enumerate(windows):

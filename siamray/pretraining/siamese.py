@@ -33,6 +33,7 @@ class Siamese(Learner):
     """
 
     uses_labels = True
+    uneven = True
 
     def __init__(self, networks: Sequence[PairEncoder], arithmetic: Arithmetic, method: PretrainingConfig) -> None:
         """Adds to the networks what the method trains beside them.

@@ -1,5 +1,6 @@
 """One worker among many: what it is told of the others, the same for one process and for a cluster."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,6 +46,12 @@ class Worker:
         box = [value]
         distributed.broadcast_object_list(box, src=0)
         return box[0]
+
+    def align(self, tensors: Iterable[torch.Tensor]) -> None:
+        """Overwrites tensors, the same on all workers by number and shape, by the leading worker's."""
+        if self.world_size > 1:
+            for tensor in tensors:
+                distributed.broadcast(tensor, src=0)
 
     def wait(self) -> None:
         """Waits until all workers are here."""

@@ -198,7 +198,7 @@ def test_an_export_that_fails_leaves_the_older_one_whole(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(UserError, match="No space left"):
+    with pytest.raises(UserError, match="full disk"):
         export(build(SMALL, 1), tmp_path / "encoder", {})
     assert load(tmp_path / "encoder").metadata["seed"] == 0
     assert [path.name for path in tmp_path.iterdir()] == ["encoder"]

@@ -12,7 +12,7 @@ import torch
 from siamray.config import AntiCollapseConfig, Config, MassesConfig
 from siamray.data.store import Store
 from siamray.errors import UserError
-from siamray.pretraining import checkpoint, encoder, loop, trainer
+from siamray.pretraining import checkpoint, encoder, trainer
 from siamray.pretraining.arithmetic import Arithmetic
 from siamray.pretraining.distances import embed, pair_distances
 from siamray.pretraining.loop import DivergedError, epoch_pairs, training_pairs
@@ -175,11 +175,6 @@ def test_epochs_draw_other_pairs_but_the_same_ones_again_on_resume(tiny_config: 
 def test_workers_share_the_pairs_without_gap_or_overlap(workers: int) -> None:
     shares = [own_share(5 * BLOCK_PAIRS + 7, Worker(rank, workers)) for rank in range(workers)]
     assert sorted(np.concatenate(shares)) == list(range(5 * BLOCK_PAIRS + 7))
-
-
-def test_more_workers_than_pairs_is_an_error_that_names_the_option(tiny_config: Config) -> None:
-    with pytest.raises(UserError, match=r"cluster\.workers=8"):
-        loop._batches(64, tiny_config.pretraining, Worker(0, 8))
 
 
 def test_the_loss_is_the_weighted_sum_of_its_documented_terms(tiny_config: Config) -> None:

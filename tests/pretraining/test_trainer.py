@@ -1,17 +1,23 @@
 """The same training runs on Ray Train workers, and they agree with one process about the labels."""
 
 import dataclasses
+import os
+import signal
+from contextlib import closing
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from ray.train import TrainingFailedError
 
 from siamray.cluster import connected
 from siamray.config import Config
 from siamray.data.store import Store
 from siamray.errors import UserError
-from siamray.pretraining import encoder, trainer
+from siamray.pretraining import encoder, trainer, worker_group
+from siamray.pretraining.encoder import PairEncoder
 from siamray.pretraining.loop import DivergedError
+from siamray.pretraining.worker_group import WorkerGroup
 
 
 def asking(config: Config, workers: int) -> Config:
@@ -48,6 +54,132 @@ def test_workers_that_can_never_be_placed_are_refused_before_anything_starts(tin
         trainer.check_placement(asking(tiny_config, 8).cluster, {"CPU": 2.0})
     with pytest.raises(UserError, match="GPU"):
         trainer.check_placement(dataclasses.replace(tiny_config.cluster, gpus=1.0), {"CPU": 2.0})
+
+
+def training(config: Config, seed: int, workers: int = 1, failures: int = 2, **method: object) -> Config:
+    """Three epochs, whose layers and masses draw random numbers."""
+    cluster = dataclasses.replace(config.cluster, workers=workers, failures=failures)
+    changed = dataclasses.replace(config.pretraining, **{"epochs": 3, **method})  # type: ignore[arg-type]
+    return dataclasses.replace(config, seed=seed, pretraining=changed, cluster=cluster)
+
+
+def left(folder: Path) -> tuple[bytes, pd.DataFrame, pd.DataFrame]:
+    """What a training has found: the encoder's weights to the last bit, its epochs, its distances."""
+    tables = (pd.read_parquet(folder / f"{name}.parquet") for name in ("epochs", "distances"))
+    epochs, distances = tables
+    return (folder / "encoder" / "model.safetensors").read_bytes(), epochs.drop(columns="seconds"), distances
+
+
+def assert_same(one: Path, other: Path) -> None:
+    (weights, *tables), (other_weights, *other_tables) = left(one), left(other)
+    assert weights == other_weights
+    for table, other_table in zip(tables, other_tables, strict=True):
+        pd.testing.assert_frame_equal(table, other_table, check_exact=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class Notes:
+    """Writes down which process has trained which epoch, and kills it after some of them."""
+
+    folder: str
+    kills: tuple[int, ...] = ()
+
+    def __call__(self, epoch: int, encoder: PairEncoder) -> bool:
+        notes = Path(self.folder) / "notes"
+        notes.mkdir(parents=True, exist_ok=True)
+        before = len(list(notes.iterdir()))
+        (notes / f"{before:03d} {epoch} {os.getpid()}").touch()
+        if before < len(self.kills) and self.kills[before] == epoch:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return True
+
+    def read(self) -> list[tuple[int, int]]:
+        """Epochs done and process, in order."""
+        names = sorted(path.name.split() for path in (Path(self.folder) / "notes").iterdir())
+        return [(int(epoch), int(process)) for _, epoch, process in names]
+
+
+@pytest.mark.slow
+def test_workers_that_have_trained_before_give_the_numbers_of_new_ones(
+    tiny_config: Config, tiny_store: Store, tmp_path: Path
+) -> None:
+    wanted = training(tiny_config, 1)
+    diverging = training(tiny_config, 2, learning_rate=1e30, schedule="constant")
+    epochs: list[int] = []
+    with connected(wanted.cluster, cpus=2), closing(WorkerGroup()) as workers:
+        notes = [Notes(str(tmp_path / name)) for name in ("new", "used")]
+        trainer.pretrain(wanted, tiny_store, tmp_path / "new", examine=notes[0], workers=workers)
+        trainer.finish(tmp_path / "new")
+        with pytest.raises(DivergedError, match="no longer"):
+            trainer.pretrain(diverging, tiny_store, tmp_path / "diverging", workers=workers)
+        trainer.pretrain(
+            wanted, tiny_store, tmp_path / "used", lambda record: epochs.append(record["epoch"]), notes[1], workers
+        )
+    processes = {process for note in notes for _, process in note.read()}
+    assert len(processes) == 1
+    assert os.getpid() not in processes
+    assert epochs == [1, 2, 3]
+    trainer.pretrain(dataclasses.replace(wanted, cluster=tiny_config.cluster), tiny_store, tmp_path / "in process")
+    assert_same(tmp_path / "new", tmp_path / "used")
+    assert_same(tmp_path / "in process", tmp_path / "used")
+
+
+@pytest.mark.slow
+def test_a_worker_lost_in_a_later_training_is_replaced_and_goes_on_from_the_checkpoint(
+    tiny_config: Config, tiny_store: Store, tmp_path: Path
+) -> None:
+    wanted = training(tiny_config, 1, failures=1)
+    epochs: list[int] = []
+    with connected(wanted.cluster, cpus=2), closing(WorkerGroup()) as workers:
+        trainer.pretrain(training(tiny_config, 2, failures=1), tiny_store, tmp_path / "before", workers=workers)
+        trainer.finish(tmp_path / "before")
+        lost = Notes(str(tmp_path / "lost"), kills=(0, 2))
+        trainer.pretrain(
+            wanted, tiny_store, tmp_path / "lost", lambda record: epochs.append(record["epoch"]), lost, workers
+        )
+        # Killed once more than its attempts: that training fails, and the next one gets new workers.
+        again = Notes(str(tmp_path / "failing"), kills=(1, 1))
+        with pytest.raises(TrainingFailedError):
+            trainer.pretrain(wanted, tiny_store, tmp_path / "failing", examine=again, workers=workers)
+        trainer.pretrain(wanted, tiny_store, tmp_path / "failing", examine=again, workers=workers)
+    assert [epoch for epoch, _ in lost.read()] == [1, 2, 2]
+    assert epochs == [1, 2, 3]
+    assert len({process for _, process in lost.read()}) == 2
+    trainer.pretrain(dataclasses.replace(wanted, cluster=tiny_config.cluster), tiny_store, tmp_path / "calm")
+    for name in ("lost", "failing"):
+        assert left(tmp_path / name)[1].equals(left(tmp_path / "calm")[1])
+
+
+@pytest.mark.slow
+def test_two_workers_train_on_after_a_training_that_diverged(
+    tiny_config: Config, tiny_store: Store, tmp_path: Path
+) -> None:
+    wanted = training(tiny_config, 1, workers=2, failures=0, pairs_per_epoch=128)
+    diverging = training(
+        tiny_config, 2, workers=2, failures=0, pairs_per_epoch=128, learning_rate=1e30, schedule="constant"
+    )
+    with connected(wanted.cluster, cpus=2), closing(WorkerGroup()) as workers:
+        trainer.pretrain(wanted, tiny_store, tmp_path / "first", workers=workers)
+        trainer.pretrain(wanted, tiny_store, tmp_path / "second", workers=workers)
+        with pytest.raises(DivergedError, match="no longer"):
+            trainer.pretrain(diverging, tiny_store, tmp_path / "diverging", workers=workers)
+        # It has cost the workers their lives, and no attempt of the next one.
+        trainer.pretrain(wanted, tiny_store, tmp_path / "third", workers=workers)
+    for name in ("second", "third"):
+        assert_same(tmp_path / "first", tmp_path / name)
+
+
+@pytest.mark.slow
+def test_workers_that_wait_in_vain_make_room_for_others(
+    tiny_config: Config, tiny_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker_group, "_IDLE_SECONDS", 1.0)
+    wanted = training(tiny_config, 1, epochs=1)
+    with connected(wanted.cluster, cpus=1), closing(WorkerGroup()) as first, closing(WorkerGroup()) as second:
+        # There is room for one of them: the other one would wait for ever.
+        for number, workers in enumerate([first, second, first]):
+            trainer.pretrain(wanted, tiny_store, tmp_path / str(number), workers=workers)
+    assert_same(tmp_path / "0", tmp_path / "2")
 
 
 @pytest.mark.slow

@@ -16,6 +16,8 @@ from siamray.downstream.pooling import LabelledBags, Pooled, SplitBags, attentio
 from siamray.seeds import named_seed
 
 SPLIT_NAMES = ("training", "validation", "test")
+POOLINGS = ("attention", "mean")
+"""By which the patches of a bag answer together; the names of a task's scores end with them."""
 PREDICTION_COLUMNS = [
     *("task", "score", "split", "woman_id", "sample_id", "entry_id", "side", "label", "value"),
     *("category", "density", "view", "draw", "note", "classes", "probabilities"),
@@ -73,9 +75,10 @@ def score(task: BagTask, images: ImageFeatures, store: Store, config: Config) ->
         given = SplitBags(training, validation, test, len(bags.classes))
         class_weights = config.downstream.bags.class_weights
         seed = named_seed(config.seed, "pooling", task.label, unit)
+        attention, mean = POOLINGS
         pooled = {
-            "attention": attention_pooling(given, class_weights, config.downstream.attention, seed),
-            "mean": mean_pooling(given, class_weights, config.downstream.probe),
+            attention: attention_pooling(given, class_weights, config.downstream.attention, seed),
+            mean: mean_pooling(given, class_weights, config.downstream.probe),
         }
         notes = [*bags.notes, *_absent(bags, unit, task.label)]
         for name, found in pooled.items():

@@ -11,9 +11,11 @@ from numpy.typing import NDArray
 from siamray.config import Config
 from siamray.data.pairs import PairCutter, patch_side
 from siamray.data.store import Store
-from siamray.downstream import bag_task, birads, density, detection, outcome, patches
+from siamray.downstream import bag_task, birads, controls, density, detection, outcome, patches
 from siamray.downstream.bags import encode_images
+from siamray.downstream.candidates import ABNORMALITY, BRIGHTNESS, DISTANCE, LINEAR
 from siamray.downstream.examples import write_examples
+from siamray.downstream.feature_map import write_feature_map
 from siamray.downstream.features import Cut
 from siamray.downstream.metrics import measure, parse_metric, rows_of
 from siamray.downstream.shown_pairs import write_pairs
@@ -45,6 +47,32 @@ def check_tasks(store: Store, config: Config) -> None:
         bag_task.check(task, store, config)
 
 
+def scores_of(task: str, config: Config) -> list[str]:
+    """Names the scores that `evaluate` gives of a task, before anything is trained.
+
+    Args:
+        task: patches, detection, or one that is answered of bags of patches.
+        config: what is trained, and its downstream section.
+
+    Returns:
+        Names as in metrics; that of the head on drawn masses (abnormality) where the encoder has one, or may have.
+    """
+    method = config.pretraining
+    trained = method.epochs > 0 or config.encoder.folder is None
+    head = not trained or (method.method == "siamese" and method.masses.head_weight > 0)
+    heads = [ABNORMALITY] if head else []
+    if task == detection.NAME:
+        return [DISTANCE, BRIGHTNESS, LINEAR, *heads]
+    if task == patches.TASK:
+        asked = config.downstream
+        learnt = ["linear", *(f"knn{k}" for k in asked.probe.neighbours)]
+        learnt += ["finetuned"] if asked.fine_tuning.epochs > 0 else []
+        suffixes = ["", *(f"@{100 * share:g}" for share in asked.label_fractions if share < 1)]
+        return [*(name + suffix for name in learnt for suffix in suffixes), DISTANCE, *heads, *controls.UNLEARNT]
+    (known,) = (own for own in _known_bag_tasks(config) if own.label == task)
+    return [word + name for word in known.units for name in bag_task.POOLINGS]
+
+
 def evaluate(encoder: PairEncoder, store: Store, config: Config, examples: Path | None = None) -> Evaluation:
     """Tests an encoder on every task of downstream.tasks.
 
@@ -52,7 +80,8 @@ def evaluate(encoder: PairEncoder, store: Store, config: Config, examples: Path 
         encoder: its features stay frozen, but for the score finetuned, which trains a copy.
         store: the prepared exams.
         config: tasks, probes and intervals are in its downstream section.
-        examples: folder for the distance maps of a few test exams and the best and worst pairs; None writes none.
+        examples: folder for the distance maps of a few test exams, the best and worst pairs and a map of the features;
+            None writes none.
 
     Raises:
         UserError: if a split lacks lesions or normal tissue, or `check_tasks` does.
@@ -69,6 +98,7 @@ def evaluate(encoder: PairEncoder, store: Store, config: Config, examples: Path 
         metrics |= patches.metrics(predictions[-1], intervals)
         if examples is not None and config.downstream.examples > 0:
             write_pairs(samples, predictions[-1], cut, examples)
+            write_feature_map(encoder, samples, cut, store, examples / "features.parquet")
     of_bags = _bag_tasks(config)
     if of_bags:
         images = encode_images(encoder, store, cut, config)

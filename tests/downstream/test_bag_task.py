@@ -10,7 +10,7 @@ from siamray.data.store import Store
 from siamray.downstream import birads, density, outcome
 from siamray.downstream.bag_task import metrics, score
 from siamray.downstream.bags import ImageFeatures, make_bags, place_patches
-from siamray.downstream.evaluation import check_tasks, evaluate
+from siamray.downstream.evaluation import check_tasks, evaluate, scores_of
 from siamray.downstream.metrics import TASKS
 from siamray.errors import UserError
 from siamray.pretraining import encoder
@@ -174,6 +174,12 @@ def test_all_tasks_give_their_metrics_on_small_phantoms(tiny_store: Store, tiny_
             assert {"value", "low", "high"} == set(found.metrics[f"{task}_{score_name}_{kind}"])
     assert "patches_finetuned@50_auc" in found.metrics
     assert set(found.predictions.task) == set(ALL_TASKS)
+    # What a sweep is told before it trains. This encoder was built without the head that pretraining would add.
+    asked.pretraining.masses.head_weight = 0
+    for task in ALL_TASKS:
+        assert sorted(scores_of(task, asked)) == sorted(
+            found.predictions.score[found.predictions.task == task].unique()
+        )
     assert any(note.startswith("birads attention: epoch") for note in found.notes)
     again = evaluate(encoder.build(asked.encoder, 0, 32), tiny_store, on_phantoms(tiny_config, "outcome"))
     rows = found.predictions[found.predictions.task == "outcome"].reset_index(drop=True)

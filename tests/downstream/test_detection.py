@@ -14,7 +14,7 @@ from siamray.data.store import Store
 from siamray.downstream import detection
 from siamray.downstream.candidates import Candidate
 from siamray.downstream.detection import CANDIDATE, IMAGE, LESION, SIDE, Detection, PixelCounts, detect, metrics
-from siamray.downstream.evaluation import evaluate
+from siamray.downstream.evaluation import evaluate, scores_of
 from siamray.downstream.intervals import interval, women_weights
 from siamray.downstream.metrics import measure, parse_metric, rows_of
 from siamray.errors import UserError
@@ -159,6 +159,9 @@ def test_a_head_is_a_score_of_its_own_and_may_name_the_side(tiny_store: Store, d
     made = detect(with_head(), tiny_store, cutter, config)
     scores = {"distance", "linear", "brightness", "abnormality"}
     assert set(made.predictions[made.predictions.task != SIDE].score) == scores
+    masses = dataclasses.replace(config.pretraining.masses, head_weight=4)
+    trained = dataclasses.replace(config, pretraining=dataclasses.replace(config.pretraining, masses=masses))
+    assert set(scores_of("detection", trained)) == scores
     answers = metrics(made, rules, config.downstream.intervals)
     assert all(0 <= answers[f"detection_{score}_pixel_auc"]["value"] <= 1 for score in scores)
     with pytest.raises(UserError, match="this encoder has no head"):

@@ -285,6 +285,12 @@ def test_a_dry_run_lists_the_trials_and_their_cost_and_runs_nothing(tmp_path: Pa
         ("sweep", ["ablation=soft_lables"], "did you mean 'soft_labels'?"),
         ("sweep", ["ablation=soft_labels", "ablation.metric=patches_auc"], "patches_auc"),
         ("sweep", ["ablation=soft_labels", "ablation.metric=outcome_mean_auc"], "downstream.tasks=[patches,outcome]"),
+        ("sweep", ["ablation=soft_labels", "ablation.metric=patches_linaer_auc"], "did you mean 'linear'?"),
+        (
+            "sweep",
+            ["ablation=components", "ablation.metric=patches_abnormality_auc"],
+            "the encoder of 'no_head' has no",
+        ),
         ("sweep", ["ablation=soft_labels", "downstream.tasks=[patches,biards]"], "did you mean 'birads'?"),
         ("sweep", ["ablation=soft_labels", "ablation.metric=patches_linear@10_auc"], "downstream.label_fractions"),
         ("sweep", ["ablation=labels_fraction", "downstream.label_fractions=[0.1]"], "downstream.fine_tuning.epochs=15"),

@@ -19,7 +19,7 @@ class Trial:
     trial_id: str
     variant: str
     role: str
-    """variant or control"""
+    """variant, control, or tuning: chooses a setting for one of them, and is not compared"""
     seed: int
     fold: int
     config: Config
@@ -43,8 +43,9 @@ def trial_identity(config: Config, data_fingerprint: str) -> dict[str, Any]:
 def recorded_identity(values: Mapping[str, Any], data_fingerprint: str) -> dict[str, Any]:
     """As trial_identity, of a configuration taken apart, as trial.json holds it."""
     downstream = dict(values["downstream"])
-    # Asked of the comparison alone: with another margin no trial has other numbers.
+    # Asked of the comparison and of the pictures alone: with others no trial has other numbers.
     intervals = {name: value for name, value in downstream["intervals"].items() if name != "equivalence_margin"}
+    downstream.pop("example_epochs", None)
     values = {**values, "downstream": {**downstream, "intervals": intervals}}
     return {**training_identity(values, data_fingerprint), "downstream": values["downstream"]}
 
@@ -78,7 +79,7 @@ def compose_variants(config: Config, words: list[str]) -> dict[str, Config]:
     """
     ablation = config.ablation
     assert ablation is not None
-    seeds, folds = _blocks(config)
+    seeds, folds = blocks(config)
     shared = shared_words(config, words)
     composed = {}
     for name, overrides in _all(ablation).items():
@@ -91,7 +92,10 @@ def compose_variants(config: Config, words: list[str]) -> dict[str, Config]:
 
 
 def list_trials(
-    config: Config, composed: Mapping[str, Config], settle: Callable[[Config], tuple[Config, str]]
+    config: Config,
+    composed: Mapping[str, Config],
+    settle: Callable[[Config], tuple[Config, str]],
+    tuned: Mapping[tuple[str, int], Config] | None = None,
 ) -> list[Trial]:
     """Lists the trials of an ablation: every variant and control, with every seed, on every fold.
 
@@ -100,6 +104,7 @@ def list_trials(
         composed: what compose_variants returned.
         settle: gives a variant's configuration with nothing left to be measured, and the fingerprint of its store
             (variants may prepare differently).
+        tuned: variant and fold -> configuration, for those that were tuned.
 
     Returns:
         The trials, seed by seed, so that a sweep stopped early has whole seeds.
@@ -109,8 +114,11 @@ def list_trials(
     """
     ablation = config.ablation
     assert ablation is not None
-    settled = {name: settle(chosen) for name, chosen in composed.items()}
-    seeds, folds = _blocks(config)
+    seeds, folds = blocks(config)
+    settled = {
+        fold: {name: settle((tuned or {}).get((name, fold), chosen)) for name, chosen in composed.items()}
+        for fold in folds
+    }
     trials = [
         make_trial(
             name,
@@ -120,9 +128,9 @@ def list_trials(
         )
         for seed in seeds
         for fold in folds
-        for name, (chosen, fingerprint) in settled.items()
+        for name, (chosen, fingerprint) in settled[fold].items()
     ]
-    _check_difference({trial.variant: code_of(trial.trial_id) for trial in trials[: len(settled)]})
+    _check_difference({trial.variant: code_of(trial.trial_id) for trial in trials[: len(composed)]})
     return trials
 
 
@@ -131,8 +139,11 @@ def _all(ablation: AblationConfig) -> dict[str, list[str]]:
     return {**ablation.variants, **ablation.controls}
 
 
-def _blocks(config: Config) -> tuple[list[int], list[int]]:
-    """The seeds and folds of every variant.
+def blocks(config: Config) -> tuple[list[int], list[int]]:
+    """Lists the seeds and folds of every variant.
+
+    Args:
+        config: of the sweep.
 
     Raises:
         UserError: one is there twice, or there is no such fold.

@@ -14,7 +14,7 @@ from siamray.errors import UserError, nearest
 from siamray.sweeps.bca import bca_interval, expanded
 from siamray.sweeps.estimates import Block, Estimate, Outcome, counts, differences, estimate, holm, weighted_sum
 from siamray.sweeps.improvement import probability_of_improvement
-from siamray.sweeps.verdict import verdict
+from siamray.sweeps.verdict import SAME_PREDICTIONS, verdict
 
 Trial = tuple[str, int, int]
 
@@ -196,8 +196,10 @@ def measured(
         metric -> trial -> outcome.
 
     Raises:
-        UserError: a trial lacks a metric's score, or two trials of a fold are of other data.
+        UserError: no trial at all, a trial lacks a metric's score, or two trials of a fold are of other data.
     """
+    if not predictions:
+        raise UserError("no trial has finished, so there is nothing to measure; the same command tries them again")
     names = {metric: parse_metric(metric) for metric in metrics}
     tables = {
         metric: {trial: _scored(table, name, trial) for trial, table in predictions.items()}
@@ -267,6 +269,8 @@ def _compared(
     if variant != reference:
         paired = differences(own, of_reference)
         effect = estimate(paired)
+        if all(_alike(outcome.samples, of_reference[block].samples) for block, outcome in own.items()):
+            notes.append(SAME_PREDICTIONS)
         low, high, undefined = _interval(effect, paired, config)
         reasons.setdefault(undefined, []).append("effect")
         found |= {"estimate": effect, "effect": effect.mean, "effect_low": low, "effect_high": high}
@@ -324,6 +328,17 @@ def _note(own: Mapping[Block, Outcome], of_reference: Mapping[Block, Outcome], r
     if undefined and not any(np.isnan(outcome.value) for outcome in own.values()):
         notes.append(f"{undefined} of {replicates.shape[1]} replicates lack a class and are left out")
     return "; ".join(notes)
+
+
+def _alike(own: pd.DataFrame, others: pd.DataFrame) -> bool:
+    """Whether two trials have given the same samples the same values, and the same chances of every class."""
+    if len(own) != len(others) or own.value.isna().any():
+        return False
+    if not all(np.array_equal(own[name].to_numpy(), others[name].to_numpy()) for name in ("sample_id", "value")):
+        return False
+    if "probabilities" not in own:
+        return True
+    return bool((own.probabilities.map(str).to_numpy() == others.probabilities.map(str).to_numpy()).all())
 
 
 def _why_missing(blocks: Mapping[Block, Outcome]) -> str:

@@ -11,6 +11,8 @@
     selection.parquet     of a search: one row per setting: see SELECTION_COLUMNS
     uncommitted-HASH.diff   changes of siamray's own code beyond the commit, where there were any and they are small;
                           HASH: the first 12 digits of diff_sha256
+    tuning.parquet        of an ablation that tunes: one row per setting: see TUNING_COLUMNS
+    images.parquet        one row per image that preparation saw: see IMAGE_COLUMNS
     report.html           written by dashboards.report
     trials/<trial_id>/
         epochs.parquet        one row per epoch and network: see EPOCH_COLUMNS
@@ -18,7 +20,9 @@
         distances.parquet     one row per epoch and network: see DISTANCE_COLUMNS
         predictions.parquet   one row per task, score, draw and sample: see PREDICTION_COLUMNS
         examples/             <entry_id>_left.png, <entry_id>_right.png, maps.parquet, boxes.parquet of some test exams;
-                              pairs.parquet, pairs.png: the pairs that the distance tells best and worst
+                              maps_epochN.parquet: the maps as they were after N epochs, 0 = before the training;
+                              pairs.parquet, pairs.png: the pairs that the distance tells best and worst;
+                              features.parquet: a map of the features, see FEATURE_COLUMNS
         encoder/              the exported encoder
         trial.json            written last: a trial without it does not exist; see TRIAL_KEYS
 """
@@ -27,6 +31,9 @@ from typing import Any
 
 SCHEMA = 1
 
+POWER = 0.8
+"""The chance with which ``detectable`` differences are found: the usual one (Cohen 1988, section 2.4)."""
+
 EXPERIMENT_FILE = "experiment.json"
 TRIAL_FILE = "trial.json"
 TRIALS_FILE = "trials.parquet"
@@ -34,10 +41,14 @@ EFFECTS_FILE = "effects.parquet"
 IMPORTANCE_FILE = "importance.parquet"
 COMPARISON_FILE = "comparison.parquet"
 SELECTION_FILE = "selection.parquet"
+TUNING_FILE = "tuning.parquet"
 VALIDATION_FILE = "validation.parquet"
+IMAGES_FILE = "images.parquet"
+FEATURES_FILE = "features.parquet"
 REPORT_FILE = "report.html"
 TRIALS_FOLDER = "trials"
 EXAMPLES_FOLDER = "examples"
+EPOCH_MAPS = "maps_epoch"
 
 EXPERIMENT_KEYS: dict[str, Any] = {
     "name": "",  # the folder's name
@@ -60,7 +71,9 @@ EXPERIMENT_KEYS: dict[str, Any] = {
     "versions": {},  # package -> version
     "git": {},  # commit, dirty (uncommitted changes), diff_sha256 (of uncommitted changes to the code itself)
     "environment": {},  # of the driver: platform, cpu (model), cpus (of the machine), gpus (names)
-    "planned": None,  # of a search: the number of trials that shall finish
+    "planned": None,  # of a search: the number of trials that shall finish; of an ablation that tunes: of all trials
+    "tuning": {},  # TUNING_KEYS, of an ablation that tunes
+    "search": {},  # of a search: all its options, by their names in config.SearchConfig
     "trials": None,  # the trial ids that belong to it: folders of other ids are not read; None = all folders belong
 }
 """Keys of experiment.json and what stands for a missing one; ``schema`` is added on writing."""
@@ -77,6 +90,20 @@ DESIGN_KEYS: dict[str, Any] = {
 }
 """Keys of the design of an experiment.json that has one; older ones have none."""
 
+TUNING_KEYS: dict[str, Any] = {
+    "settings": 0,  # that every variant and control tries on each fold
+    "metric": None,  # on validation women, by which one is chosen
+    "sampler": None,
+    "seed": None,  # of the trials that tune
+    "parameters": {},  # option -> where it may lie
+    "chosen": {},  # variant -> fold -> the words of the setting that is compared
+    "untuned": {},  # variant or control that is not tuned -> why
+}
+"""Keys of the tuning of an experiment.json that has one."""
+
+TUNING_SUFFIX = "+tuning"
+"""Ends the variant of a trial that tunes: it is none of those that are compared."""
+
 TRIAL_KEYS: dict[str, Any] = {
     "trial_id": None,  # equals the folder's name
     "variant": None,
@@ -88,6 +115,7 @@ TRIAL_KEYS: dict[str, Any] = {
     "metrics": {},  # name -> {value, low, high} or a number; null = not a number
     "notes": [],  # per task and score: what was chosen, left out, or replaced by a fallback
     "cost": {},  # COST_COLUMNS: seconds
+    "batch_pairs": None,  # pairs per step of the optimiser, over all workers, as it came out; None = not trained
     "git": {},  # as of the experiment
     "versions": {},
     "code": None,  # hash of the code that decides the numbers
@@ -104,9 +132,9 @@ COST_COLUMNS = ["wall_s", "cpu_s", "gpu_s", "pretrain_s", "evaluate_s"]
 TRIAL_COLUMNS = ["trial_id", "variant", "role", "seed", "fold", "state", "reason", "started", "ended"]
 """First columns of trials.parquet.
 
-``role`` is variant or control, "" where unknown; ``state`` is finished, failed, pruned, or broken (unreadable:
-``reason`` says why). COST_COLUMNS follow and, for every metric m, ``m``, ``m_low``, ``m_high``: the value and the ends
-of its interval, NaN where there is none.
+``role`` is variant, control, tuning (chose a setting and is not compared), or "" where unknown; ``state`` is finished,
+failed, pruned, or broken (unreadable: ``reason`` says why). COST_COLUMNS follow and, for every metric m, ``m``,
+``m_low``, ``m_high``: the value and the ends of its interval, NaN where there is none.
 """
 
 COMPARISON_COLUMNS: dict[str, str] = {
@@ -154,6 +182,21 @@ SELECTION_COLUMNS: dict[str, str] = {
 }
 """First columns of selection.parquet; a column of every objective follows, NaN unless the trial is complete."""
 
+TUNING_COLUMNS: dict[str, str] = {
+    "variant": "str",  # variant or control that it was tried for
+    "fold": "Int64",
+    "number": "Int64",  # the first is 0
+    "trial_id": "str",  # "" of one that its options make impossible
+    "state": "str",  # finished or failed
+    "settings": "str",  # what was tried, as words of a command line
+    "own": "bool",  # it is how the variant is without tuning
+    "chosen": "bool",  # it is compared
+    "value": "float64",  # the metric that chooses, on validation women; NaN unless finished
+    "test": "float64",  # the primary metric on test women, by the same trial; it chooses nothing
+    "reason": "str",  # why it failed
+}
+"""Columns of tuning.parquet."""
+
 VALIDATION_COLUMNS = ["epoch", "metric", "value"]
 """Columns of validation.parquet: epochs done, and the objective on validation women then."""
 
@@ -164,7 +207,8 @@ EFFECT_COLUMNS = [
     *("detectable", "effect_size"),  # as in comparison.parquet
     *("seeds", "folds", "women", "note"),
 ]
-"""Columns of effects.parquet: effects of the factors on the primary metric, averaged over the other factors."""
+"""Columns of effects.parquet: effects of the factors on the primary metric, averaged over the other factors. A row
+without an effect stands for all of its kind that the trials do not tell; its note says why."""
 
 IMPORTANCE_COLUMNS = [
     *("objective", "method"),  # metric; fANOVA (share of the variance) or PED-ANOVA (for being among the best)
@@ -198,8 +242,8 @@ PREDICTION_COLUMNS = [
 """Columns of predictions.parquet."""
 
 MAP_COLUMNS = ["entry_id", "woman_id", "row", "col", "size", "distance"]
-"""Columns of examples/maps.parquet: centre and side of a patch in pixels of the pictures, and the distance of its
-pair."""
+"""Columns of examples/maps.parquet (of the last epoch) and examples/maps_epochN.parquet: centre and side of a patch in
+pixels of the pictures, and the distance of its pair."""
 
 BOX_COLUMNS = ["entry_id", "side", "category", "row_min", "col_min", "row_max", "col_max"]
 """Columns of examples/boxes.parquet: findings in pixels of the pictures, half-open."""
@@ -207,3 +251,21 @@ BOX_COLUMNS = ["entry_id", "side", "category", "row_min", "col_min", "row_max", 
 PAIR_COLUMNS = ["kind", "sample_id", "woman_id", "entry_id", "side", "category", "distance"]
 """Columns of examples/pairs.parquet: kind is missed (a lesion patch of small distance), false alarm (a normal patch of
 large distance) or found (a lesion patch of large distance); row i is the i-th pair of pairs.png from above."""
+
+FEATURE_COLUMNS = [
+    *("sample_id", "woman_id", "entry_id", "side", "label", "category", "split", "density", "view"),
+    *("source", "vendor", "site"),  # data set, manufacturer and centre of the sample's own image; null where unknown
+    *("x", "y"),  # first two principal components of the features of the sample's own side
+    *("x_share", "y_share"),  # share of the variance of each, the same in all rows
+    "components",  # list of the first 30 of them, of at most 500 samples, the same ones in all trials; else null
+]
+"""Columns of examples/features.parquet: the patches of test women on a map of the encoder's features."""
+
+IMAGE_COLUMNS = [
+    *("image_id", "woman_id", "exam_id", "laterality", "view"),
+    *("used", "reason", "note"),  # whether it is in the prepared exams, why not, and what is odd about it
+    *("spacing_mm", "birads", "density", "outcome", "vendor", "site"),  # null where the source does not know
+    *("registration_kind", "registration_dice", "registration_correlation", "registration_quality"),  # of its pair
+    *("registration_fell_back", "registration_outline_mm"),
+]
+"""Columns of images.parquet: what became of every image, as the manifest of the prepared exams says, without paths."""

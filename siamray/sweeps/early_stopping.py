@@ -50,7 +50,9 @@ class Examination:
         if epoch % self.every:
             return True
         folder = Path(self.folder)
-        value = validation_value(encoder, Store.open(self.store), from_dict(self.config), self.metric)
+        config = from_dict(self.config)
+        store = Store.open(self.store, config.cluster.chunk_cache_gb)
+        value = validation_value(encoder, store, config, self.metric)
         write_measured(folder, epoch, self.metric, value)
         until = time.monotonic() + self.wait_seconds
         while time.monotonic() < until:

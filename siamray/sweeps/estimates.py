@@ -12,14 +12,13 @@ from scipy import optimize, special, stats
 from statsmodels.stats.multitest import multipletests
 
 from siamray.downstream.patches import TASK as PATCHES
+from siamray.sweeps.contract import POWER
 
 Floats = NDArray[np.float64]
 Block = tuple[int, int]
 
 # Metrics are of the order of 1, so that anything below is the rounding of sums and stands for 0.
 ROUNDING = 1e-12
-# The usual chance with which an experiment shall find what it looks for (Cohen 1988, section 2.4).
-POWER = 0.8
 
 
 @dataclass(frozen=True)

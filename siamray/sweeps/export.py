@@ -1,4 +1,4 @@
-"""An experiment's results go in; one table over its trials, and its comparison, come out as a file to compute with."""
+"""An experiment's results go in; its trials and comparison come out as tables, or its methods as text."""
 
 import json
 from functools import partial
@@ -8,10 +8,12 @@ from typing import Any
 import pandas as pd
 
 from siamray.errors import UserError
-from siamray.files import write_atomically, write_parquet
+from siamray.files import Location, write_atomically, write_parquet
 from siamray.sweeps import results
+from siamray.sweeps.methods import describe_methods, markdown
 
 SUFFIXES = (".parquet", ".csv")
+METHODS_SUFFIX = ".md"
 # Options that have columns of their own.
 _NAMED = ("seed", "data.fold")
 
@@ -42,12 +44,13 @@ def trials_with_options(loaded: results.Results) -> pd.DataFrame:
     return pd.concat([loaded.trials, further.reindex(loaded.trials.index)], axis=1)
 
 
-def write_tables(experiment: Path, out: Path) -> list[Path]:
-    """Writes the trials of an experiment as one table and its comparison beside it, as far as it got.
+def write_tables(experiment: Location, out: Path) -> list[Path]:
+    """Writes an experiment, as far as it got: its trials and its comparison as tables, or what was done as text.
 
     Args:
-        experiment: ``<results>/<experiment>``.
-        out: the file of the trials; its suffix is one of SUFFIXES. The comparison's name ends in ``_comparison``.
+        experiment: ``<results>/<experiment>``, here or at a URL.
+        out: the file of the trials, its suffix one of SUFFIXES; the comparison's name ends in ``_comparison``. With
+            METHODS_SUFFIX the file of the methods section instead.
 
     Returns:
         The files written; without a comparison where nothing is compared yet.
@@ -55,9 +58,12 @@ def write_tables(experiment: Path, out: Path) -> list[Path]:
     Raises:
         UserError: no such experiment, another suffix, or the folder cannot be written to.
     """
-    if out.suffix not in SUFFIXES:
-        raise UserError(f"out={out}: name a file that ends in {' or '.join(SUFFIXES)}")
+    if out.suffix not in (*SUFFIXES, METHODS_SUFFIX):
+        raise UserError(f"out={out}: name a file that ends in {' or '.join(SUFFIXES)}, or {METHODS_SUFFIX} for methods")
     loaded = results.load(experiment)
+    if out.suffix == METHODS_SUFFIX:
+        results.write_bytes(out, markdown(describe_methods(loaded)).encode("utf-8", "replace"))
+        return [out]
     tables = {out: trials_with_options(loaded)}
     if len(loaded.comparison):
         tables[out.with_name(f"{out.stem}_comparison{out.suffix}")] = loaded.comparison

@@ -1,7 +1,7 @@
 """Settings of variants and their outcomes go in; main effects and two-way interactions of the factors come out."""
 
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -90,6 +90,41 @@ def factorial_effects(
                 }
             )
     return _judged(pd.DataFrame(rows), 1 - config.confidence)[EFFECT_COLUMNS]
+
+
+def effects_or_reasons(
+    settings: Mapping[str, Mapping[str, str]],
+    outcomes: Callable[[], Mapping[Trial, Outcome]],
+    config: IntervalsConfig,
+) -> pd.DataFrame:
+    """Estimates as much as the trials tell, and says why where they do not.
+
+    Args:
+        settings: as in `factorial_effects`.
+        outcomes: measures the trials; may raise UserError.
+        config: as in `factorial_effects`.
+
+    Returns:
+        EFFECT_COLUMNS. Where interactions are not told, or not even main effects, a row of that kind without numbers
+        holds the reason in its note.
+    """
+    reasons: dict[str, str] = {}
+    try:
+        known = outcomes()
+        for interactions, kind in ((True, "interaction"), (False, "main")):
+            try:
+                found = factorial_effects(settings, known, config, interactions=interactions)
+            except UserError as error:
+                reasons[kind] = str(error)
+            else:
+                break
+    except UserError as error:
+        reasons["main"] = str(error)
+    rows = [] if "main" in reasons else found.to_dict("records")
+    # Without main effects there is nothing that could interact.
+    kind = "main" if "main" in reasons else "interaction"
+    rows += [{"kind": kind, "term": "", "contrast": "", "note": reasons[kind]}] if reasons else []
+    return pd.DataFrame(rows, columns=EFFECT_COLUMNS)
 
 
 def _levels(settings: Mapping[str, Mapping[str, str]]) -> dict[str, list[str]]:

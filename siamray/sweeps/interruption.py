@@ -6,19 +6,10 @@ from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any
 
+from siamray.cluster import ended
+from siamray.errors import Interrupted
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-
-
-class Interrupted(KeyboardInterrupt):
-    """A signal has ended a sweep in order.
-
-    Attributes:
-        code: exit code by the shell's custom, 128 + the signal's number.
-    """
-
-    def __init__(self, number: int) -> None:
-        super().__init__(signal.Signals(number).name)
-        self.code = 128 + number
 
 
 class Interruption:
@@ -47,9 +38,15 @@ class Interruption:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Gives the signals back."""
+        """Gives the signals back.
+
+        Raises:
+            Interrupted: a signal came, and Ray has ended too: a batch system sends it to every process of a job.
+        """
         for number, handler in self._before.items():
             signal.signal(number, handler)
+        if error is not None and self.asked and ended():
+            raise Interrupted(self.asked) from None
 
     def end(self) -> None:
         """Ends what the signals were for.

@@ -1,6 +1,7 @@
 """The folder of a recorded trial goes in; the same trial, run again elsewhere on the same data, comes out."""
 
 import json
+import sys
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from siamray.data.preparation import prepare
 from siamray.data.preparation_plan import make_plan
 from siamray.data.store import Store
 from siamray.errors import UserError, nearest
+from siamray.files import location
 from siamray.pretraining import trainer
 from siamray.pretraining.checkpoint import training_identity
 from siamray.pretraining.loop import Report
@@ -35,15 +37,20 @@ class Recorded:
     config: Config
 
 
-def recorded_trial(folder: Path) -> Recorded:
+def recorded_trial(place: str | Path) -> Recorded:
     """Reads what is needed to run a trial again.
 
     Args:
-        folder: ``<results>/<experiment>/trials/<trial_id>``.
+        place: ``<results>/<experiment>/trials/<trial_id>``, a path or a URL.
 
     Raises:
         UserError: no ended trial there, unreadable, or with an option that this version does not know.
     """
+    where = location(place)
+    if isinstance(where, Path):
+        folder = where
+    else:
+        folder = results.fetched(where.parent.parent) / results.TRIALS_FOLDER / where.name
     try:
         record = results.read_trial(folder)
     except FileNotFoundError:
@@ -115,7 +122,7 @@ def run_again(
         config: its configuration as with_words makes it.
         store: its prepared exams.
         folder: to write to, another than the trial's own.
-        report: told one record per epoch where training runs in this process.
+        report: told one record per epoch.
 
     Returns:
         What trial.json holds of the outcome; see siamray.sweeps.trial.train_and_evaluate.
@@ -127,7 +134,7 @@ def run_again(
         raise UserError(f"out={folder}: is the recorded trial itself; name another folder")
     with connected(config.cluster) if config.cluster.workers else nullcontext(None) as resources:
         if resources is not None:
-            trainer.check_placement(config.cluster, resources)
+            trainer.make_room(config.cluster, resources, lambda line: print(line, file=sys.stderr))
         return train_and_evaluate(config, store, folder, report)
 
 

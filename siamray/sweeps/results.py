@@ -17,18 +17,25 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from siamray.errors import UserError, nearest
-from siamray.files import write_atomically, write_json, writing_to
+from siamray.files import Location, write_atomically, write_json, writing_to
 from siamray.sweeps.contract import (
     BOX_COLUMNS,
     COMPARISON_COLUMNS,
     COMPARISON_FILE,
     COST_COLUMNS,
     DISTANCE_COLUMNS,
+    EFFECT_COLUMNS,
     EFFECTS_FILE,
     EPOCH_COLUMNS,
+    EPOCH_MAPS,
     EXAMPLES_FOLDER,
     EXPERIMENT_FILE,
     EXPERIMENT_KEYS,
+    FEATURE_COLUMNS,
+    FEATURES_FILE,
+    IMAGE_COLUMNS,
+    IMAGES_FILE,
+    IMPORTANCE_COLUMNS,
     IMPORTANCE_FILE,
     MAP_COLUMNS,
     PAIR_COLUMNS,
@@ -42,17 +49,24 @@ from siamray.sweeps.contract import (
     TRIAL_KEYS,
     TRIALS_FILE,
     TRIALS_FOLDER,
+    TUNING_COLUMNS,
+    TUNING_FILE,
+    TUNING_SUFFIX,
     VALIDATION_COLUMNS,
     VALIDATION_FILE,
 )
 from siamray.sweeps.known_rows import TABLES, FileStates, file_states, read_known, with_states
 from siamray.sweeps.reading import Unreadable, check_parquet, read_json, read_parquet
+from siamray.sweeps.remote_results import fetched, send_file
 
 __all__ = [
     "COMPARISON_COLUMNS",
     "COMPARISON_FILE",
     "EFFECTS_FILE",
+    "EXAMPLES_FOLDER",
     "EXPERIMENT_FILE",
+    "IMAGES_FILE",
+    "IMAGE_COLUMNS",
     "IMPORTANCE_FILE",
     "REPORT_FILE",
     "SCHEMA",
@@ -61,17 +75,21 @@ __all__ = [
     "TRIALS_FILE",
     "TRIALS_FOLDER",
     "TRIAL_FILE",
+    "TUNING_COLUMNS",
+    "TUNING_FILE",
     "VALIDATION_FILE",
     "Examples",
     "Results",
     "Unreadable",
     "collect",
+    "fetched",
     "finished_trial",
     "finished_trials",
     "load",
     "metric_numbers",
     "read_experiment",
     "read_trial",
+    "send_file",
     "trials_table",
     "write_bytes",
     "write_diff",
@@ -383,7 +401,9 @@ def _ordered(
     numbers = [*costs, *(f"{name}{end}" for name in metrics for end in ("", "_low", "_high"))]
     parts = [part.reindex(columns=[*TRIAL_COLUMNS, *numbers]) for part in (kept, pd.DataFrame(rows)) if len(part)]
     table = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=[*TRIAL_COLUMNS, *numbers])
-    table["role"] = table["variant"].map(lambda name: roles.get(name, ""))
+    table["role"] = table["variant"].map(
+        lambda name: roles.get(name, "tuning" if str(name).endswith(TUNING_SUFFIX) else "")
+    )
     rank = {name: position for position, name in enumerate(roles)}
     order = pd.DataFrame({name: table[name] for name in ("variant", "seed", "fold", "trial_id")}).astype(
         {"seed": "Int64", "fold": "Int64"}
@@ -401,6 +421,7 @@ class Examples:
 
     images: dict[str, tuple[Path, Path]] = field(default_factory=dict)  # entry_id -> (left, right) PNG
     maps: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=MAP_COLUMNS))
+    earlier: dict[int, pd.DataFrame] = field(default_factory=dict)  # number of epochs done -> the maps then, in order
     boxes: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=BOX_COLUMNS))
     pairs: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=PAIR_COLUMNS))
     pairs_sheet: Path | None = None  # pairs.png, a pair for every row of pairs, left beside right
@@ -416,6 +437,7 @@ class Results:
         trials: see TRIAL_COLUMNS; read from the trial folders, so current while a sweep runs.
         comparison: see COMPARISON_COLUMNS; no rows where nothing is compared yet.
         selection: see SELECTION_COLUMNS; no rows but of a search.
+        tuning: see TUNING_COLUMNS; no rows but of an ablation that tunes.
         unfinished: ids of trials that have a folder but no trial.json: they run, or died.
     """
 
@@ -425,6 +447,7 @@ class Results:
     comparison: pd.DataFrame
     selection: pd.DataFrame
     unfinished: list[str]
+    tuning: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=list(TUNING_COLUMNS)))
 
     def trial(self, trial_id: str) -> dict[str, Any]:
         """Returns a trial's record; see read_trial for what it holds and raises."""
@@ -446,14 +469,36 @@ class Results:
         """Returns PREDICTION_COLUMNS of a trial; no rows where it predicted nothing."""
         return self._table(trial_id, "predictions.parquet", PREDICTION_COLUMNS)
 
+    def effects(self) -> pd.DataFrame:
+        """Returns EFFECT_COLUMNS; no rows but of a factorial that is compared."""
+        return read_parquet(self.path / EFFECTS_FILE, EFFECT_COLUMNS)
+
+    def importance(self) -> pd.DataFrame:
+        """Returns IMPORTANCE_COLUMNS; no rows but of a search with enough trials."""
+        return read_parquet(self.path / IMPORTANCE_FILE, IMPORTANCE_COLUMNS)
+
+    def images(self) -> pd.DataFrame:
+        """Returns IMAGE_COLUMNS; no rows of an experiment that an older siamray wrote."""
+        return read_parquet(self.path / IMAGES_FILE, IMAGE_COLUMNS)
+
+    def features(self, trial_id: str) -> pd.DataFrame:
+        """Returns FEATURE_COLUMNS of a trial; no rows where it kept no examples, or was written by an older siamray."""
+        return self._table(trial_id, f"{EXAMPLES_FOLDER}/{FEATURES_FILE}", FEATURE_COLUMNS)
+
     def examples(self, trial_id: str) -> Examples:
         """Returns the example exams of a trial; empty where it kept none."""
         folder = self.path / TRIALS_FOLDER / trial_id / EXAMPLES_FOLDER
         entries = sorted(file.name.removesuffix("_left.png") for file in folder.glob("*_left.png"))
         pairs = {entry: (folder / f"{entry}_left.png", folder / f"{entry}_right.png") for entry in entries}
+        numbers = [file.stem.removeprefix(EPOCH_MAPS) for file in folder.glob(f"{EPOCH_MAPS}*.parquet")]
+        earlier = {
+            epoch: self._table(trial_id, f"{EXAMPLES_FOLDER}/{EPOCH_MAPS}{epoch}.parquet", MAP_COLUMNS)
+            for epoch in sorted(int(number) for number in numbers if number.isdecimal())
+        }
         return Examples(
             images={entry: pair for entry, pair in pairs.items() if pair[1].is_file()},
             maps=self._table(trial_id, f"{EXAMPLES_FOLDER}/maps.parquet", MAP_COLUMNS),
+            earlier=earlier,
             boxes=self._table(trial_id, f"{EXAMPLES_FOLDER}/boxes.parquet", BOX_COLUMNS),
             pairs=self._table(trial_id, f"{EXAMPLES_FOLDER}/pairs.parquet", PAIR_COLUMNS),
             pairs_sheet=sheet if (sheet := folder / "pairs.png").is_file() else None,
@@ -463,18 +508,20 @@ class Results:
         return read_parquet(self.path / TRIALS_FOLDER / trial_id / name, columns)
 
 
-def load(path: Path) -> Results:
+def load(path: str | Location) -> Results:
     """Reads an experiment.
 
     Args:
-        path: ``<results>/<experiment>``.
+        path: ``<results>/<experiment>``, here or at a URL.
 
     Returns:
-        The experiment; a sweep that still runs, failed in part or is not compared yet loads as far as it got.
+        The experiment; a sweep that still runs, failed in part or is not compared yet loads as far as it got. Of one
+        at a URL its path is that of a copy, see siamray.sweeps.remote_results.
 
     Raises:
         UserError: no such experiment, unreadable, or written by a newer siamray.
     """
+    path = fetched(path)
     experiment = read_experiment(path)
     if (path / TRIALS_FOLDER).is_dir():
         trials = trials_table(path, experiment)
@@ -488,7 +535,8 @@ def load(path: Path) -> Results:
         for name in _trial_names(path)
         if (wanted is None or name in wanted) and not os.path.isfile(f"{path}/{TRIALS_FOLDER}/{name}/{TRIAL_FILE}")
     ]
-    return Results(path, experiment, trials, comparison.astype(COMPARISON_COLUMNS), selection, unfinished)
+    tuning = read_parquet(path / TUNING_FILE, list(TUNING_COLUMNS))
+    return Results(path, experiment, trials, comparison.astype(COMPARISON_COLUMNS), selection, unfinished, tuning)
 
 
 def _trial_names(experiment: Path) -> list[str]:

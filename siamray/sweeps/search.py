@@ -2,7 +2,9 @@
 
 The driver asks the study for settings and tells it how they ended, so that a stopped trial is told as pruned and a
 diverged one as failed. All that it must remember is on disk: the study in study.log, the trials in their folders, what
-was spent in spent.json. Killed and given the same command, it goes on.
+was spent in spent.json. Killed and given the same command, it goes on. Where results lie at a URL, study.log and
+spent.json are sent there whenever the study has asked or was told something, trials by their own processes: what a
+driver elsewhere does not find in the study, it finds as a trial that has ended, and does not run again.
 """
 
 import json
@@ -16,12 +18,16 @@ from typing import Any, Protocol
 import pandas as pd
 from rich.console import Console
 
-from siamray.cluster import connected
+from siamray.cluster import RayEnded, connected, ended, lost
 from siamray.compose import compose_variant, from_dict, to_dict
 from siamray.config import ClusterConfig, Config, SearchConfig
 from siamray.data.store import Store
-from siamray.errors import UserError
-from siamray.files import write_json
+from siamray.errors import DiskFull, UserError
+from siamray.files import space_for, write_json
+from siamray.nodes import refuse_other_software
+from siamray.pretraining.trainer import make_room
+from siamray.pretraining.worker_group import WorkerGroup
+from siamray.provenance import software
 from siamray.sweeps import results
 from siamray.sweeps import study as studies
 from siamray.sweeps.ablation import Trial, base_words, make_trial
@@ -29,6 +35,8 @@ from siamray.sweeps.contract import IMPORTANCE_COLUMNS, SELECTION_COLUMNS
 from siamray.sweeps.early_stopping import Examination, answer, forget_answer, read_measured
 from siamray.sweeps.fixed_arithmetic import fix_arithmetic
 from siamray.sweeps.importance import importances
+from siamray.sweeps.interruption import Interruption
+from siamray.sweeps.remote_results import KEEP_SECONDS, attempt, fetch_trial, send_experiment, url_of
 from siamray.sweeps.runner import concurrency, last_line, trial_resources
 from siamray.sweeps.space import search_overrides, suggest
 from siamray.sweeps.trial import describe, run_trial, trial_to_dict
@@ -88,6 +96,7 @@ def run_search(config: Config, words: list[str], store: Store, experiment: Path,
 
     Raises:
         UserError: see `studies.check_search`; a folder that holds another search; workers that can never be placed.
+        DiskFull, RayEnded, Interrupted: as `conduct`.
     """
     base = base_words(words)
 
@@ -117,19 +126,28 @@ def conduct(
         make: makes the trial of a setting.
         launcher: given the resources of the cluster, what runs the trials; Ray is not started where nothing is to run.
         console: progress is printed there.
+
+    Raises:
+        DiskFull, RayEnded: the trials that ran keep their checkpoints, and the study asks for their settings again.
+        Interrupted: a signal asked for the end; the same holds.
     """
     search = config.search
     assert search is not None
-    study = studies.open_study(experiment, search, config.seed, studies.question(config, store.fingerprint))
-    notes = [note for note in [studies.sampler_limits(search)] if note]
-    if search.warm_start is not None:
-        notes.append(str(studies.warm_start(study, config, store.fingerprint)))
-    for note in notes:
-        console.print(note, soft_wrap=True, highlight=False)
-    spent = Spent.read(experiment)
-    if _budget_left(search, study, spent, 0):
-        with connected(config.cluster) as resources:
-            _Driver(config, search, store, experiment, make, launcher(resources), console, study, spent, notes).go()
+    with space_for(experiment):
+        study = studies.open_study(experiment, search, config.seed, studies.question(config, store.fingerprint))
+        notes = [note for note in [studies.sampler_limits(search)] if note]
+        if search.warm_start is not None:
+            notes.append(str(studies.warm_start(study, config, store.fingerprint)))
+        for note in notes:
+            console.print(note, soft_wrap=True, highlight=False)
+        spent = Spent.read(experiment)
+        if _budget_left(search, study, spent, 0):
+            with connected(config.cluster) as resources, Interruption(lambda line: _say(console, line)) as interruption:
+                if config.cluster.trials is not None:
+                    make_room(config.cluster, resources, lambda line: _say(console, line))
+                runs = launcher(resources)
+                _Driver(config, search, store, experiment, make, runs, console, study, spent, notes, interruption).go()
+                interruption.end()
     return select(study, search, config.seed, notes)
 
 
@@ -156,6 +174,10 @@ class Spent:
         self.cpu_hours += seconds / 3600 * running * trainers * cluster.cpus
         self.gpu_hours += seconds / 3600 * running * trainers * cluster.gpus
         write_json(self.path, {"hours": self.hours, "cpu_hours": self.cpu_hours, "gpu_hours": self.gpu_hours})
+
+
+def _say(console: Console, line: str) -> None:
+    console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def _budget_left(search: SearchConfig, study: Any, spent: Spent, running: int) -> bool:
@@ -193,16 +215,19 @@ class _Driver:
     study: Any
     spent: Spent
     notes: list[str]
+    interruption: Interruption
     running: dict[str, _Running] = field(default_factory=dict)
     repeats: int = 0
+    sent: float = 0.0
 
     def go(self) -> None:
         """Runs the search."""
         clock = time.monotonic()
         written = clock
         while True:
-            while self._may_ask():
+            while not self.interruption.asked and self._may_ask():
                 self._ask()
+                self._send()
             if not self.running:
                 break
             ended = self.launcher.ended(_POLL_SECONDS)
@@ -213,12 +238,24 @@ class _Driver:
             if ended or now - written > 5 * _POLL_SECONDS:
                 self.spent.add(now - written, len(self.running), self.config.cluster)
                 written = now
+            if self.interruption.asked:
+                # What has ended meanwhile is told when the study asks for its setting again.
+                self.spent.add(now - written, len(self.running), self.config.cluster)
+                return
             for trial_id, failure in ended.items():
                 self._end(self.running[trial_id], failure)
+            if ended or now - self.sent > KEEP_SECONDS:
+                self._send()
         if self.repeats >= _DRAWS_IN_A_ROW and _budget_left(self.search, self.study, self.spent, 0):
             note = f"{_DRAWS_IN_A_ROW} draws in a row gave no new setting: the space is tried whole"
             self.notes.append(note)
             self.console.print(note, soft_wrap=True)
+
+    def _send(self) -> None:
+        """Sends the study as it is now, where results lie at a URL; what is away for a while is sent the next time."""
+        self.sent = time.monotonic()
+        with suppress(UserError):
+            send_experiment(self.experiment, trials=False)
 
     def _may_ask(self) -> bool:
         return (
@@ -299,6 +336,10 @@ class _Driver:
     def _end(self, running: _Running, failure: str) -> None:
         """Tells how a trial ended, or starts it again where only its attempt failed."""
         record = _record(running.folder)
+        if record is None:
+            with suppress(UserError):
+                fetch_trial(self.experiment, running.trial.trial_id)
+            record = _record(running.folder)
         if record is None:
             if running.attempts <= self.config.cluster.failures:
                 running.attempts += 1
@@ -432,13 +473,23 @@ class RayLauncher:
         asked = trial_resources(cluster)
         # Attempts are counted by the driver: an exception is worth another one only as long as cluster.failures says.
         self._task = ray.remote(_work).options(num_cpus=asked["CPU"], num_gpus=asked.get("GPU", 0), max_retries=0)
+        # Processes of trials with Ray Train workers, which are kept for the next trial: those that run none now.
+        self._process = ray.remote(_Process).options(num_cpus=asked["CPU"]) if cluster.workers else None
+        self._idle: list[Any] = []
         self._store = str(store.path)
-        self._tasks: dict[Any, str] = {}
+        self._tasks: dict[Any, tuple[str, Any]] = {}
 
     def start(self, trial: Trial, folder: Path, examination: Examination | None) -> None:
         """Starts a trial."""
-        reference = self._task.remote(trial_to_dict(trial), self._store, str(folder), examination)
-        self._tasks[reference] = trial.trial_id
+        process = None
+        work = self._task
+        if self._process is not None:
+            process = self._idle.pop() if self._idle else self._process.remote()
+            work = process.work
+        there = url_of(folder.parent.parent)
+        url = None if there is None else str(there / results.TRIALS_FOLDER / trial.trial_id)
+        reference = work.remote(trial_to_dict(trial), software(), self._store, str(folder), url, examination)
+        self._tasks[reference] = trial.trial_id, process
 
     def ended(self, seconds: float) -> dict[str, str]:
         """Waits for a while; trial_id -> why the attempt raised, "" where it did not, of those that ended."""
@@ -447,16 +498,60 @@ class RayLauncher:
         ready, _ = ray.wait(list(self._tasks), num_returns=1, timeout=seconds)
         found = {}
         for reference in ready:
+            trial_id, process = self._tasks.pop(reference)
             try:
                 ray.get(reference)
                 failure = ""
             except Exception as error:  # Whatever a trial raised is its own end, and no bug of the driver.
+                if reason := ended(lost(error)):
+                    raise RayEnded(reason) from None
+                if isinstance(error, DiskFull):
+                    raise DiskFull(last_line(error)) from None
                 failure = last_line(error)
-            found[self._tasks.pop(reference)] = failure
+                # It may be dead; dropped, it takes its workers with it.
+                process = None
+            if process is not None:
+                self._idle.append(process)
+            found[trial_id] = failure
         return found
 
 
-def _work(stored: dict[str, Any], store: str, folder: str, examination: Examination | None) -> None:
+class _Process:
+    """An actor that runs one trial after the other."""
+
+    def __init__(self) -> None:
+        self._workers = WorkerGroup()
+
+    def work(
+        self,
+        stored: dict[str, Any],
+        driver: dict[str, str],
+        store: str,
+        folder: str,
+        url: str | None,
+        examination: Examination | None,
+    ) -> None:
+        """Runs a trial."""
+        try:
+            _work(stored, driver, store, folder, url, examination, self._workers)
+        except Exception:
+            # It will be tried again in another process, whose workers need the place of these.
+            self._workers.close()
+            raise
+
+
+def _work(
+    stored: dict[str, Any],
+    driver: dict[str, str],
+    store: str,
+    folder: str,
+    url: str | None,
+    examination: Examination | None,
+    workers: WorkerGroup | None = None,
+) -> None:
     """What the process of a trial does."""
+    refuse_other_software(driver)
     trial = Trial(**{**stored, "config": from_dict(stored["config"])})
-    run_trial(trial, Store.open(store), Path(folder), examine=examination)
+    opened = Store.open(store, trial.config.cluster.chunk_cache_gb)
+    with attempt(folder, url) as (here, keep):
+        run_trial(trial, opened, here, lambda _: keep(), examine=examination, workers=workers)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from siamray.compose import options
@@ -20,21 +21,61 @@ def check_parameters(search: SearchConfig) -> None:
     """
     if not search.parameters:
         raise UserError(f"search={search.name}: has no parameters")
+    check_space(f"search={search.name}", search.parameters)
+
+
+def check_space(where: str, parameters: Mapping[str, ParameterConfig], fixed: bool = False) -> None:
+    """Makes sure that options can be searched, and say where they may lie.
+
+    Args:
+        where: what names them, for messages.
+        parameters: option -> where it may lie.
+        fixed: whether an option may depend on one that is not searched.
+
+    Raises:
+        UserError: naming the option and what it lacks.
+    """
     known = [name for name, _, _ in options() if name.split(".")[0] in SEARCHED_SECTIONS]
     before: set[str] = set()
-    for name, parameter in search.parameters.items():
-        where = f"search={search.name}: {name}"
+    for name, parameter in parameters.items():
+        place = f"{where}: {name}"
         if name not in known:
             sections = ", ".join(SEARCHED_SECTIONS)
-            raise UserError(f"{where} is no option that can be searched, of {sections}{nearest(name, known)}")
-        _check_place(where, parameter)
+            raise UserError(f"{place} is no option that can be searched, of {sections}{nearest(name, known)}")
+        _check_place(place, parameter)
         for other, value in parameter.only_if.items():
-            if other not in search.parameters:
-                raise UserError(f"{where} depends on {other}, which is not searched")
+            if other not in parameters:
+                if not fixed:
+                    raise UserError(f"{place} depends on {other}, which is not searched")
+                if other not in known:
+                    raise UserError(f"{place} depends on {other}, which is no option{nearest(other, known)}")
+                continue
             if other not in before:
-                raise UserError(f"{where} depends on {other}, which must be listed before it")
-            _check_condition(where, other, value, search.parameters[other])
+                raise UserError(f"{place} depends on {other}, which must be listed before it")
+            _check_condition(place, other, value, parameters[other])
         before.add(name)
+
+
+def space_of(config: Mapping[str, Any], parameters: Mapping[str, ParameterConfig]) -> dict[str, ParameterConfig]:
+    """Leaves out of a space what cannot matter to a configuration, by the options that are not searched.
+
+    Args:
+        config: a configuration as nested dictionaries.
+        parameters: option -> where it may lie; see check_space with ``fixed``.
+
+    Returns:
+        The options that may matter, depending on one another alone.
+    """
+    kept: dict[str, ParameterConfig] = {}
+    for name, parameter in parameters.items():
+        fixed = {other: value for other, value in parameter.only_if.items() if other not in parameters}
+        searched = {other: value for other, value in parameter.only_if.items() if other in parameters}
+        if (
+            all(_among(looked_up(config, other), value) for other, value in fixed.items())
+            and searched.keys() <= kept.keys()
+        ):
+            kept[name] = replace(parameter, only_if=searched)
+    return kept
 
 
 def _check_place(where: str, parameter: ParameterConfig) -> None:

@@ -1,14 +1,10 @@
-"""The folder of an experiment goes in, while it runs or after; how far it is and what is left comes out.
+"""How far an experiment is goes in, while it runs or after; a report for a terminal comes out.
 
 python -m siamray.sweep status results=DIR/EXPERIMENT
 """
 
 import math
-import re
 from collections.abc import Iterator
-from dataclasses import dataclass
-from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -17,83 +13,13 @@ from rich.table import Table
 from rich.text import Text
 
 from siamray.compose import compose
-from siamray.sweeps import results
-from siamray.sweeps.driver import Driver, running_driver
+from siamray.files import location
+from siamray.sweeps.driver import Driver
+from siamray.sweeps.progress import duration
+from siamray.sweeps.state import Status, status
 from siamray.sweeps.tables import NONE
 
-
-@dataclass(frozen=True)
-class Begun:
-    """A trial that has begun and not ended."""
-
-    trial_id: str
-    variant: str
-    epochs: int  # complete
-    planned: int | None  # epochs that trials of its variant have; None where none has ended yet
-    running: bool  # whether the driver that runs now has worked on it
-
-
-@dataclass(frozen=True)
-class Status:
-    """How far an experiment is.
-
-    Attributes:
-        loaded: the experiment as read.
-        driver: who runs it now, if anyone.
-        begun: trials that have begun and not ended.
-        waiting: variant -> trials that have not begun, "" of a search.
-        seconds_left: estimated seconds of all trials still to be run; None where no trial has finished.
-    """
-
-    loaded: results.Results
-    driver: Driver | None
-    begun: list[Begun]
-    waiting: dict[str, int]
-    seconds_left: float | None
-
-    @property
-    def finished(self) -> pd.DataFrame:
-        """The rows of finished trials."""
-        return self.loaded.trials[self.loaded.trials["state"] == "finished"]
-
-    @property
-    def failed(self) -> pd.DataFrame:
-        """The rows of trials that failed or cannot be read; the same command tries them again."""
-        return self.loaded.trials[self.loaded.trials["state"] != "finished"]
-
-    @property
-    def planned(self) -> int:
-        """Number of trials that the experiment shall have."""
-        return len(self.loaded.trials) + len(self.begun) + sum(self.waiting.values())
-
-
-def status(experiment: Path) -> Status:
-    """Reads how far an experiment is; writes nothing.
-
-    Args:
-        experiment: ``<results>/<experiment>``.
-
-    Raises:
-        UserError: no such experiment, unreadable, or written by a newer siamray.
-    """
-    loaded = results.load(experiment)
-    driver = running_driver(experiment)
-    finished = loaded.trials[loaded.trials["state"] == "finished"]
-    means = finished.groupby("variant")["wall_s"].mean()
-    epochs = _planned_epochs(loaded, finished)
-    begun = [_begun(experiment, trial_id, epochs, driver) for trial_id in loaded.unfinished]
-    waiting = _waiting(loaded, finished)
-    left = None
-    if len(finished):
-        share = {trial.trial_id: 1 - min(1.0, trial.epochs / max(1, trial.planned or 0)) for trial in begun}
-        failed = loaded.trials.loc[loaded.trials["state"] != "finished", "variant"].tolist()
-        jobs = [(trial.variant, share[trial.trial_id]) for trial in begun]
-        jobs += [(variant, 1.0) for variant in failed]
-        jobs += [(variant, float(number)) for variant, number in waiting.items()]
-        overall = float(finished["wall_s"].mean())
-        left = sum(float(means.get(variant, overall)) * part for variant, part in jobs)
-        left = None if math.isnan(left) else left
-    return Status(loaded, driver, begun, waiting, left)
+__all__ = ["Status", "main", "render", "status"]
 
 
 def render(found: Status) -> Iterator[RenderableType]:
@@ -129,61 +55,10 @@ def main(words: list[str]) -> None:
     Raises:
         UserError: no such experiment, or it cannot be read.
     """
-    found = status(Path(compose("sweep status", words).results))
+    found = status(location(compose("sweep status", words).results))
     console = Console(soft_wrap=True, highlight=False)
     for part in render(found):
         console.print(part)
-
-
-def _planned_epochs(loaded: results.Results, finished: pd.DataFrame) -> dict[str, int]:
-    """Epochs per variant, from the configuration of one finished trial of each."""
-    found = {}
-    for row in finished.drop_duplicates("variant").itertuples():
-        planned = (loaded.trial(str(row.trial_id))["config"].get("pretraining") or {}).get("epochs")
-        if isinstance(planned, int):
-            found[str(row.variant)] = planned
-    return found
-
-
-def _begun(experiment: Path, trial_id: str, planned: dict[str, int], driver: Driver | None) -> Begun:
-    folder = experiment / results.TRIALS_FOLDER / trial_id
-    try:
-        done = pd.read_parquet(folder / "epochs.parquet", columns=["epoch"])["epoch"].max()
-    except (OSError, ValueError, KeyError):
-        done = math.nan
-    variant = _variant(trial_id)
-    return Begun(trial_id, variant, 0 if pd.isna(done) else int(done), planned.get(variant), _worked_on(folder, driver))
-
-
-def _worked_on(folder: Path, driver: Driver | None) -> bool:
-    """Whether a driver has written to a trial: what an earlier one left begun may still wait for its turn."""
-    if driver is None:
-        return False
-    if driver.started is None:
-        return True
-    try:
-        latest = max(path.stat().st_mtime for path in (folder, *folder.iterdir()))
-    except OSError:
-        return True
-    return latest >= datetime.fromisoformat(driver.started).timestamp()
-
-
-def _waiting(loaded: results.Results, finished: pd.DataFrame) -> dict[str, int]:
-    known = {*loaded.trials["trial_id"], *loaded.unfinished}
-    if loaded.experiment["trials"] is not None:
-        counted: dict[str, int] = {}
-        for trial_id in loaded.experiment["trials"]:
-            if trial_id not in known:
-                counted[_variant(trial_id)] = counted.get(_variant(trial_id), 0) + 1
-        return counted
-    # A search goes on until so many have finished; those that failed are no part of them.
-    missing = (loaded.experiment["planned"] or 0) - len(finished) - len(loaded.unfinished)
-    return {"": missing} if missing > 0 else {}
-
-
-def _variant(trial_id: str) -> str:
-    """The variant that a trial's id begins with."""
-    return re.sub(r"-seed\d+-fold\d+(-[0-9a-f]+)?$", "", trial_id)
 
 
 def _driver_words(driver: Driver | None) -> str:
@@ -237,8 +112,8 @@ def _best(found: Status) -> list[str]:
 
 def _cost(found: Status) -> str:
     sums = found.loaded.trials[["wall_s", "cpu_s", "gpu_s"]].sum()
-    gpu = f", {_hours(sums['gpu_s'])} of GPUs" if sums["gpu_s"] else ""
-    return f"cost so far: {_hours(sums['wall_s'])} of trials, {_hours(sums['cpu_s'])} of processors{gpu}"
+    gpu = f", {duration(sums['gpu_s'])} of GPUs" if sums["gpu_s"] else ""
+    return f"cost so far: {duration(sums['wall_s'])} of trials, {duration(sums['cpu_s'])} of processors{gpu}"
 
 
 def _left(found: Status) -> str:
@@ -248,11 +123,5 @@ def _left(found: Status) -> str:
         return "left: unknown until the first trial has finished"
     basis = f"by the mean of {len(found.finished)} finished trials, per variant where it has any"
     running = sum(trial.running for trial in found.begun)
-    at_once = f"; {running} at a time, about {_hours(found.seconds_left / running)}" if running > 1 else ""
-    return f"left: about {_hours(found.seconds_left)} of trials{at_once} ({basis})"
-
-
-def _hours(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+    at_once = f"; {running} at a time, about {duration(found.seconds_left / running)}" if running > 1 else ""
+    return f"left: about {duration(found.seconds_left)} of trials{at_once} ({basis})"

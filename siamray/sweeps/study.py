@@ -16,6 +16,7 @@ from siamray.compose import from_dict, to_dict
 from siamray.config import Config, SearchConfig
 from siamray.downstream.metrics import parse_metric
 from siamray.errors import UserError, nearest
+from siamray.files import location
 from siamray.seeds import named_seed
 from siamray.sweeps import results
 from siamray.sweeps.ablation import trial_identity
@@ -424,13 +425,16 @@ def warm_start(study: Any, config: Config, data_fingerprint: str) -> Lent:
     search = config.search
     assert search is not None
     assert search.warm_start is not None
-    folder = Path(search.warm_start).expanduser()
+    place = location(search.warm_start)
+    # What it lent is known again wherever the command is given.
+    place = place.expanduser().resolve() if isinstance(place, Path) else place
+    folder = results.fetched(place)
     results.read_experiment(folder)
     wanted = trial_identity(config, data_fingerprint)
     before = {trial.user_attrs.get(SOURCE) for trial in study.get_trials(deepcopy=False)}
     taken, known, left = 0, 0, Counter[str]()
     for trial_id, record in results.finished_trials(folder).items():
-        source = f"{folder.resolve()}/{trial_id}"
+        source = f"{place}/{trial_id}"
         found = _lent(record, wanted, search, {"cpus": config.cluster.cpus, "gpus": config.cluster.gpus})
         if isinstance(found, str):
             left[found] += 1

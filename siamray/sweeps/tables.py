@@ -8,7 +8,10 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from siamray.sweeps.estimates import POWER
+from siamray.sweeps.contract import POWER
+from siamray.sweeps.setting_words import shown
+from siamray.sweeps.tuning_changes import tuning_changes
+from siamray.sweeps.verdict import remarks
 
 MINUS = "\u2212"
 NONE = "\u2013"
@@ -41,11 +44,28 @@ def console_table(comparison: pd.DataFrame, metric: str, confidence: float = 0.9
     return table
 
 
+def effects_parts(effects: pd.DataFrame, metric: str, confidence: float = 0.95) -> list[Table | Text]:
+    """Tabulates the effects of a factorial, and says in a line why some are not told.
+
+    Args:
+        effects: EFFECT_COLUMNS of siamray.sweeps.contract.
+        metric: the primary metric.
+        confidence: coverage of the intervals.
+    """
+    told = effects["effect"].notna()
+    named = {"main": "effects of the factors", "interaction": "interactions of the factors"}
+    lines: list[Table | Text] = [
+        Text(f"{named.get(row['kind'], row['kind'])} are not told: {row['note']}")
+        for row in effects[~told].drop_duplicates(["kind", "note"]).to_dict("records")
+    ]
+    return [effects_table(effects[told], metric, confidence), *lines] if told.any() else lines
+
+
 def effects_table(effects: pd.DataFrame, metric: str, confidence: float = 0.95) -> Table:
     """Tabulates main effects and interactions of a factorial.
 
     Args:
-        effects: EFFECT_COLUMNS of siamray.sweeps.contract.
+        effects: EFFECT_COLUMNS of siamray.sweeps.contract; at least one row.
         metric: the primary metric.
         confidence: coverage of the intervals.
     """
@@ -53,15 +73,16 @@ def effects_table(effects: pd.DataFrame, metric: str, confidence: float = 0.95) 
     table = Table(
         title=Text(f"effects of the factors on {metric}", style="bold"),
         caption=Text(
-            f"each averaged over the levels of the other factors; n: {first['women']} test women, {first['seeds']} "
-            f"seeds; [..]: {100 * confidence:g} % intervals\nHolm p: over main effects, and over interactions"
+            f"each averaged over the levels of the other factors; n: {int(first['women'])} test women, "
+            f"{int(first['seeds'])} seeds; [..]: {100 * confidence:g} % intervals\n"
+            "Holm p: over main effects, and over interactions"
         ),
         title_justify="left", caption_justify="left", box=box.SIMPLE_HEAD,
     )  # fmt: skip
     for name, justify in (("", "left"), ("levels", "left"), ("effect", "right"), ("p", "right"), ("Holm p", "right")):
         table.add_column(name, justify=justify)  # type: ignore[arg-type]
     for row in effects.to_dict("records"):
-        effect = _interval(row["effect"], row["effect_low"], row["effect_high"], signed=True)
+        effect = interval(row["effect"], row["effect_low"], row["effect_high"], signed=True)
         clear = row["p_holm"] < 1 - confidence
         cells = [str(row["term"]), str(row["contrast"]), effect, _probability(row["p"]), _probability(row["p_holm"])]
         table.add_row(*(Text(cell, style="bold" if clear else "") for cell in cells))
@@ -82,8 +103,38 @@ def importance_table(importance: pd.DataFrame, shown: int = 5) -> Table:
     )  # fmt: skip
     known = importance[importance["importance"].notna()]
     for row in known.groupby(["objective", "method"], sort=False).head(shown).to_dict("records"):
-        numbers = _interval(row["importance"], row["low"], row["high"], signed=False)
+        numbers = interval(row["importance"], row["low"], row["high"], signed=False)
         table.add_row(str(row["objective"]), str(row["method"]), str(row["option"]), Text(numbers))
+    return table
+
+
+def tuning_table(tuning: pd.DataFrame, metric: str, tested: str) -> Table:
+    """Tabulates what tuning changed: each variant as it was and as it is compared, fold by fold.
+
+    Args:
+        tuning: TUNING_COLUMNS of siamray.sweeps.contract.
+        metric: on validation women, by which was chosen.
+        tested: the primary metric, on test women.
+    """
+    rows = tuning_changes(tuning)
+    table = Table(
+        title=Text(f"what tuning changed, chosen by {metric}", style="bold"),
+        caption=Text(
+            f"own: without tuning; validation: {metric}, where the best of several is flattered by the choice; test: "
+            f"{tested} of the same trials, which chose nothing; one seed each, so no evidence of its own"
+        ),
+        title_justify="left", caption_justify="left", box=box.SIMPLE_HEAD,
+    )  # fmt: skip
+    for name in ("", "fold", "tried", "validation: own", "chosen", "test: own", "chosen"):
+        table.add_column(name, justify="left" if name == "" else "right")
+    table.add_column("setting", overflow="fold")
+    for row in rows.to_dict("records"):
+        numbers = [
+            NONE if math.isnan(row[name]) else f"{row[name]:.3f}" for name in ("own_value", "value", "own_test", "test")
+        ]
+        failed = f", {row['failed']} failed" if row["failed"] else ""
+        setting = "its own" if row["own"] else shown(row["settings"])
+        table.add_row(str(row["variant"]), str(row["fold"]), f"{row['tried']}{failed}", *numbers, Text(setting))
     return table
 
 
@@ -91,8 +142,8 @@ def _cells(row: dict[str, Any], level: float) -> list[Text]:
     reference = row["variant"] == row["reference"]
     cells = [
         str(row["variant"]),
-        _interval(row["value"], row["value_low"], row["value_high"], signed=False),
-        "reference" if reference else _interval(row["effect"], row["effect_low"], row["effect_high"], signed=True),
+        interval(row["value"], row["value_low"], row["value_high"], signed=False),
+        "reference" if reference else interval(row["effect"], row["effect_low"], row["effect_high"], signed=True),
         _probability(row["p"]),
         _probability(row["p_holm"]),
         NONE if pd.isna(row["seeds"]) else str(int(row["seeds"])),
@@ -121,7 +172,7 @@ def _footnotes(rows: pd.DataFrame, confidence: float) -> str:
             f"difference: from {first['reference']}, paired over the same women and seeds",
             f"Holm p: corrected over {family or 'nothing'}; bold: below {1 - confidence:.3g}",
             *_sight(rows["detectable"]),
-            *(f"note: {note}" for note in dict.fromkeys(rows["note"]) if isinstance(note, str) and note),
+            *(f"note: {words}" for words in remarks(rows.to_dict("records"))),
         ]
     )
 
@@ -135,7 +186,8 @@ def _sight(detectable: "pd.Series[float]") -> list[str]:
     return [f"differences of {reach} could have been seen (power {POWER:g}, Holm's correction included)"]
 
 
-def _interval(value: float, low: float, high: float, *, signed: bool) -> str:
+def interval(value: float, low: float, high: float, *, signed: bool = False) -> str:
+    """Writes a value with the ends of its interval, as far as they are known."""
     if math.isnan(value):
         return NONE
     numbers = [f"{number:{'+' if signed else ''}.3f}" for number in (value, low, high)]

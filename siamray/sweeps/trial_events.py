@@ -5,8 +5,6 @@ from typing import Any
 
 from ray import tune
 
-from siamray.sweeps.interruption import Interruption
-
 
 class TrialEvents(tune.Callback):
     """Passes on starts, results and ends of trials."""
@@ -47,16 +45,16 @@ class TrialEvents(tune.Callback):
         self._ended(trial, True)
 
 
-class InterruptionStopper(tune.Stopper):
-    """Ends all trials once a signal has asked for it; Tune asks every second or so."""
+class AllStopper(tune.Stopper):
+    """Ends all trials once a function says so; Tune asks every second or so."""
 
-    def __init__(self, interruption: Interruption) -> None:
+    def __init__(self, stop: Callable[[], bool]) -> None:
         """Ends nothing yet.
 
         Args:
-            interruption: takes the signals.
+            stop: says whether to end all.
         """
-        self._interruption = interruption
+        self._stop = stop
 
     def __getstate__(self) -> dict[str, Any]:
         # As above.
@@ -68,4 +66,4 @@ class InterruptionStopper(tune.Stopper):
 
     def stop_all(self) -> bool:
         """Called by Ray Tune."""
-        return bool(self._interruption.asked)
+        return self._stop()

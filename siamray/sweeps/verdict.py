@@ -1,19 +1,22 @@
 """A row of the comparison goes in; a sentence that claims no more than its numbers comes out."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
-from siamray.sweeps.estimates import POWER
+from siamray.sweeps.contract import POWER
+
+SAME_PREDICTIONS = "the same predictions as the reference's in every trial"
+"""In a row's note: what the variant changes has had no effect at all, which is no finding about its worth."""
 
 
 def verdict(row: Mapping[Any, Any], level: float) -> str:
     """Puts a row of the comparison into a sentence that claims no more than its numbers.
 
-    A difference is stated where its test says so, equivalence within the margin where that test says so, both where
-    both do, each after Holm's correction. Where neither does, there is no evidence either way, and the sentence ends
-    with the difference that would have been found.
+    A variant with the very predictions of the reference is said to be that. A difference is stated where its test says
+    so, equivalence within the margin where that test says so, both where both do, each after Holm's correction. Where
+    neither does, there is no evidence either way, and the sentence ends with the difference that would have been found.
 
     Args:
         row: the columns of the comparison without ``verdict``.
@@ -24,6 +27,8 @@ def verdict(row: Mapping[Any, Any], level: float) -> str:
     if name == reference:
         ends = f"[{_short(row['value_low'])}, {_short(row['value_high'])}]"
         return f"{name} is the reference: {_short(row['value'])} {ends}, {seen}"
+    if SAME_PREDICTIONS in row["note"]:
+        return f"{name} gives the predictions of {reference} to the last digit: what it changes had no effect, {seen}"
     effect = f"effect {_signed(row['effect'])} [{_signed(row['effect_low'])}, {_signed(row['effect_high'])}]"
     if row["seeds"] == 1 and not np.isnan(row["effect_low"]):
         return f"one seed: cannot tell {name} from the luck of its seed: {effect}, {row['women']} women"
@@ -41,6 +46,22 @@ def verdict(row: Mapping[Any, Any], level: float) -> str:
     if equivalent:
         return f"{name} and {reference} are {within}: {effect}, {of_equivalence}, {seen}"
     return f"no evidence that {name} differs from {reference}: {effect}, {of_difference}, {seen}{_sight(row)}"
+
+
+def remarks(rows: Iterable[Mapping[Any, Any]]) -> list[str]:
+    """Gathers the notes of a comparison's rows, each once and with the variants that it is of.
+
+    Args:
+        rows: the comparison of one metric; a note's parts are divided by semicolons.
+    """
+    variants: list[str] = []
+    found: dict[str, list[str]] = {}
+    for row in rows:
+        variants.append(row["variant"])
+        note = row["note"] if isinstance(row["note"], str) else ""
+        for part in dict.fromkeys(part for part in note.split("; ") if part):
+            found.setdefault(part, []).append(row["variant"])
+    return [f"{part} ({'all' if names == variants else ', '.join(names)})" for part, names in found.items()]
 
 
 def _sight(row: Mapping[Any, Any]) -> str:

@@ -145,7 +145,7 @@ def main(words: list[str]) -> None:
         SystemExit: with code 1, the numbers differ; what the repetition wrote is kept then.
     """
     said = compose("sweep verify", words)
-    experiment = Path(said.results)
+    experiment = results.fetched(said.results)
     trial = recorded_trial(_chosen(results.load(experiment), said))
     own = [word for word in words if next(iter(words_by_option([word]))) not in ("results", "trial", "seed")]
     config = with_words(trial, own, said)

@@ -15,6 +15,7 @@ from siamray.sweeps.designs import make_design
 from siamray.sweeps.results import read_trial
 from siamray.sweeps.study import check_search
 from siamray.sweeps.trial import run_trial
+from siamray.sweeps.tuning import plan_tuning
 from tests.conftest import TINY_DATA, TINY_TRAINING
 
 CATALOGUE = sorted(path.stem for path in (experiments_folder() / "ablation").glob("*.yaml"))
@@ -80,6 +81,10 @@ def test_an_ablation_begins_with_its_question_and_its_command(name: str) -> None
     ablation = begins_as_it_must("ablation", name).ablation
     assert ablation is not None
     assert ablation.controls
+    config = written_out(name)
+    # Refuses what cannot be tuned.
+    plan = plan_tuning(config, compose_variants(config, words(name)))
+    assert (plan is not None) == (ablation.tune > 0)
 
 
 @pytest.mark.parametrize("name", SEARCHES)

@@ -17,6 +17,7 @@ from siamray.sweeps.bca import bca_interval, expanded
 from siamray.sweeps.comparison import BLOB, BRIGHTNESS, COLUMNS, compare, measured
 from siamray.sweeps.contract import COMPARISON_COLUMNS
 from siamray.sweeps.estimates import Outcome, differences, estimate, holm
+from siamray.sweeps.verdict import SAME_PREDICTIONS
 
 QUICK = IntervalsConfig(replicates=200)
 
@@ -140,9 +141,15 @@ def test_variants_that_predict_the_same_have_no_effect_at_all():
     given |= {("same", seed, fold): table for (_, seed, fold), table in list(given.items())}
     row = compare(given, "soft", "patches_linear_auc", ["soft", "same"], [], QUICK).set_index("variant").loc["same"]
     assert (row.effect, row.effect_low, row.effect_high, row.p, row.p_holm) == (0, 0, 0, 1, 1)
-    assert row.verdict.startswith(
-        "no evidence that same differs from soft: effect +.000 [+.000, +.000], corrected p 1.000"
-    )
+    # It has not been tested, which is something else than making no difference.
+    assert SAME_PREDICTIONS in row.note
+    assert row.verdict.startswith("same gives the predictions of soft to the last digit: what it changes had no effect")
+    # One sample of one seed is enough.
+    other = given["same", 1, 0].copy()
+    other.loc[other.index[0], "value"] += 1e-6
+    given["same", 1, 0] = other
+    row = compare(given, "soft", "patches_linear_auc", ["soft", "same"], [], QUICK).set_index("variant").loc["same"]
+    assert SAME_PREDICTIONS not in row.note
 
 
 def test_the_order_of_rows_and_trials_changes_nothing():

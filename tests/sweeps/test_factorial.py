@@ -10,7 +10,7 @@ from statsmodels.formula.api import ols
 from siamray.config import IntervalsConfig
 from siamray.errors import UserError
 from siamray.sweeps.estimates import differences, estimate, holm
-from siamray.sweeps.factorial import factorial_effects
+from siamray.sweeps.factorial import effects_or_reasons, factorial_effects
 from tests.sweeps import simulated_differences
 
 QUICK = IntervalsConfig(replicates=200)
@@ -143,3 +143,22 @@ def test_designs_that_do_not_tell_effects_apart_are_refused_with_the_reason() ->
         factorial_effects({**FULL, "odd": {"loss": "hinge", "labels": "soft"}}, given, QUICK)
     with pytest.raises(UserError, match="variant 'hinge-soft-no' has no finished trial"):
         factorial_effects(FULL, {trial: o for trial, o in given.items() if trial[0] != "hinge-soft-no"}, QUICK)
+
+
+def test_effects_are_given_as_far_as_told_with_the_reason_for_the_rest() -> None:
+    run = ("hinge-soft-no", "logistic-soft-no", "hinge-hard-no", "hinge-soft-yes", "hinge-none-no")
+    settings = {name: FULL[name] for name in run}
+    found = effects_or_reasons(settings, lambda: outcomes(settings), QUICK)
+    assert found[found.effect.notna()].kind.eq("main").all()
+    assert len(found[found.effect.notna()]) == 4
+    (untold,) = found[found.effect.isna()].to_dict("records")
+    assert untold["kind"] == "interaction"
+    assert "do not tell" in untold["note"]
+
+
+def test_a_factorial_that_lost_a_variant_has_its_reason_in_place_of_effects() -> None:
+    given = {trial: outcome for trial, outcome in outcomes().items() if trial[0] != "hinge-soft-no"}
+    (row,) = effects_or_reasons(FULL, lambda: given, QUICK).to_dict("records")
+    assert row["kind"] == "main"
+    assert "'hinge-soft-no' has no finished trial" in row["note"]
+    assert np.isnan(row["effect"])

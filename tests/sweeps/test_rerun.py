@@ -8,8 +8,11 @@ from typing import Any
 
 import pytest
 import torch
+from fsspec.implementations.memory import MemoryFileSystem
 
+from siamray.compose import from_dict
 from siamray.config import Config
+from siamray.data.preparation_plan import make_plan
 from siamray.data.store import Store
 from siamray.errors import UserError
 from siamray.pretrain import main as siamray_pretrain
@@ -40,6 +43,21 @@ def test_a_trial_run_again_gives_the_same_numbers_whatever_the_threads_of_its_dr
     written = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
     siamray_pretrain([f"from={trial}", f"out={tmp_path}"])
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()} == written
+
+
+def test_a_trial_at_a_url_is_run_again(
+    trial: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    MemoryFileSystem().put(str(trial.parents[1]), "/recorded/one", recursive=True)
+    # The store stays in the tests' own cache.
+    config = json.loads((trial / "trial.json").read_text())["config"]
+    store = make_plan(from_dict(config)).path
+    monkeypatch.setenv("SIAMRAY_CACHE", str(tmp_path / "cache"))
+    siamray_pretrain([f"from=memory://recorded/one/trials/{trial.name}", f"store={store}", f"out={tmp_path / 'run'}"])
+    assert f"the same numbers as {trial.name}: 1 epochs, " in capsys.readouterr().out
+    with pytest.raises(UserError, match=r"no ended trial there; did you mean"):
+        siamray_pretrain([f"from=memory://recorded/one/trials/{trial.name[:-1]}", f"out={tmp_path / 'other'}"])
+    MemoryFileSystem.store.clear()
 
 
 def test_verify_ends_with_code_1_and_the_first_difference_where_the_numbers_are_others(
@@ -116,7 +134,7 @@ def test_a_folder_without_an_ended_trial_is_refused_with_the_nearest(trial: Path
     with pytest.raises(UserError, match=f"no ended trial there; did you mean '{trial.name}'"):
         siamray_pretrain([f"from={trial.parent / 'soft-seed1-fold0'}"])
     with pytest.raises(UserError, match="no ended trial there; name results/EXPERIMENT/trials/TRIAL"):
-        siamray_pretrain([f"from={tmp_path}"])
+        siamray_pretrain([f"from={tmp_path / 'nothing'}"])
 
 
 def test_a_trial_is_never_written_over_by_its_repetition(trial: Path) -> None:

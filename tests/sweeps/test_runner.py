@@ -4,6 +4,7 @@ import pytest
 
 from siamray.config import ClusterConfig
 from siamray.errors import UserError
+from siamray.sweeps import runner
 from siamray.sweeps.runner import concurrency, trial_resources
 
 
@@ -31,3 +32,25 @@ def test_eight_workers_on_two_cores_are_refused() -> None:
 def test_a_driver_that_waits_for_workers_leaves_them_the_processors() -> None:
     assert trial_resources(ClusterConfig(workers=2))["CPU"] < 0.1
     assert trial_resources(ClusterConfig(cpus=2, gpus=0.5)) == {"CPU": 2.0, "GPU": 0.5}
+
+
+def test_a_sweep_of_any_length_is_given_to_ray_tune_in_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Events:
+        ended = False
+
+        def over(self) -> bool:
+            return self.ended
+
+    events, rounds = Events(), []
+
+    def tune(part: dict[str, dict[str, str]], *given: object) -> dict[str, str]:
+        rounds.append(list(part))
+        events.ended = "6" in part
+        return {"4": "lost"} if "4" in part else {}
+
+    monkeypatch.setattr(runner, "ROUND_TRIALS", 3)
+    monkeypatch.setattr(runner, "_tune", tune)
+    specifications: dict[str, dict[str, str]] = {str(number): {} for number in range(20)}
+    assert runner._in_rounds(specifications, ClusterConfig(), 1, events) == {"4": "lost"}  # type: ignore[arg-type]
+    # An end that was asked for is the end of all rounds.
+    assert rounds == [["0", "1", "2"], ["3", "4", "5"], ["6", "7", "8"]]

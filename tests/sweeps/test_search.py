@@ -4,22 +4,25 @@ import dataclasses
 import functools
 import io
 import math
+import os
+import signal
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import optuna
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
 from siamray.compose import compose, compose_variant, to_dict
 from siamray.config import Config, ParameterConfig, SearchConfig
-from siamray.errors import UserError
+from siamray.errors import DiskFull, Interrupted, UserError
 from siamray.sweeps import results, study
 from siamray.sweeps.ablation import Trial, make_trial
 from siamray.sweeps.early_stopping import Examination, answer, read_measured, write_measured
@@ -37,7 +40,7 @@ PARAMETERS = {
     MARGIN: ParameterConfig(kind="float", low=0.4, high=1.6),
 }
 MARGIN_ALONE = {MARGIN: ParameterConfig(kind="float", low=0.0, high=1.0)}
-SAMPLERS = ("tpe", "multivariate_tpe", "nsga2", "nsga3", "gp", "random", "quasi_random")
+SAMPLERS = ("tpe", "multivariate_tpe", "nsga2", "nsga3", "gp", "cmaes", "random", "quasi_random")
 STATES = optuna.trial.TrialState
 EPOCHS = 9
 
@@ -175,7 +178,7 @@ def test_every_sampler_draws_inside_of_the_conditional_space(sampler: str, tmp_p
     assert {setting[KIND] for setting in seen} == {"relational", "symmetric_kl"}
     assert len({setting[MARGIN] for setting in seen}) > 6
     limits = study.sampler_limits(search)
-    assert (WEIGHT in limits) == (sampler in ("nsga2", "nsga3", "gp", "quasi_random"))
+    assert (WEIGHT in limits) == (sampler in ("nsga2", "nsga3", "gp", "cmaes", "quasi_random"))
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
@@ -314,6 +317,55 @@ def test_asha_lets_no_more_go_on_than_its_rungs_say(tmp_path: Path) -> None:
         kept = max(1, len(values) // 3)
         goes_on = sorted(values, reverse=True)[kept - 1] <= values[-1]
         assert (max(trial.intermediate_values) > 2) == goes_on
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_a_search_in_order_and_it_goes_on_as_if_there_was_none(number: int, tmp_path: Path) -> None:
+    class Signalled(Fakes):
+        def ended(self, seconds: float) -> dict[str, str]:
+            found = super().ended(seconds)
+            if len(self.started) > 2 and self.running:
+                os.kill(os.getpid(), number)
+                # The node of the trials that run may get the signal too.
+                found |= dict.fromkeys(self.running, "its process ended")
+            return found
+
+    before = [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)]
+    first = Signalled(slots=2)
+    with pytest.raises(Interrupted) as ended:
+        run(tmp_path, first, trials=6, pruner="asha")
+    assert ended.value.code == 128 + number
+    assert [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)] == before
+    assert 2 < len(first.started) < 6
+    assert "failed" not in {results.read_trial(path.parent)["state"] for path in tmp_path.rglob("trial.json")}
+    begun = set(first.started)
+    found, told = run(tmp_path, Fakes(slots=2), trials=6, pruner="asha")
+    assert begun <= set(found.table.trial_id)
+    assert len(found.table) == found.table.trial_id.nunique() == 6
+    assert not told.get_trials(states=(STATES.RUNNING, STATES.WAITING))
+
+
+def test_a_search_on_a_full_disk_ends_in_one_line_and_goes_on_when_there_is_space(
+    small_disk: Callable[[str], Path],
+) -> None:
+    class Filling(Fakes):
+        def ended(self, seconds: float) -> dict[str, str]:
+            found = super().ended(seconds)
+            if len(self.started) > 2:
+                with suppress(OSError), (disk / "filler").open("wb") as file:
+                    file.write(bytes(1 << 21))
+            return found
+
+    disk = small_disk("1m")
+    with pytest.raises(DiskFull, match="is on a full disk; free space or name another"):
+        run(disk / "search", Filling(), trials=6)
+    with pytest.raises(DiskFull, match="is on a full disk"):
+        run(disk / "search", Fakes(), trials=6)
+    (disk / "filler").unlink()
+    found, told = run(disk / "search", Fakes(), trials=6)
+    assert found.table.state.tolist() == ["complete"] * 6
+    assert found.table.trial_id.nunique() == 6
+    assert not told.get_trials(states=(STATES.RUNNING, STATES.WAITING))
 
 
 def test_a_killed_search_goes_on_and_loses_no_setting_and_runs_none_twice(tmp_path: Path) -> None:
@@ -503,6 +555,17 @@ def test_a_warm_start_takes_the_trials_that_answer_the_question_and_says_how_man
     assert "1 of them taken before" in again.notes[0]
 
 
+def test_a_warm_start_takes_trials_from_a_url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SIAMRAY_CACHE", str(tmp_path / "cache"))
+    lending(tmp_path / "other", **{"pretraining.margin": 0.25})
+    MemoryFileSystem().put(str(tmp_path / "other"), "/lent/other", recursive=True)
+    found, told = run(tmp_path / "new", Fakes(), trials=1, warm_start="memory://lent/other")
+    assert found.notes[0] == "warm start: 1 finished trials taken"
+    (source,) = (trial.user_attrs["source"] for trial in told.get_trials() if "source" in trial.user_attrs)
+    assert source.startswith("memory://lent/other/other-seed7-")
+    MemoryFileSystem.store.clear()
+
+
 def test_a_search_where_nothing_was_trained_to_its_end_has_no_winner(tmp_path: Path) -> None:
     found, told = run(tmp_path, Fakes(outcome=lambda _: "failed"), trials=3)
     assert found.winner is None
@@ -521,7 +584,7 @@ def test_a_trial_waits_for_its_answer_and_goes_on_without_one(tmp_path: Path) ->
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("siamray.sweeps.early_stopping.validation_value", value)
-        patch.setattr("siamray.sweeps.early_stopping.Store", SimpleNamespace(open=lambda _: None))
+        patch.setattr("siamray.sweeps.early_stopping.Store", SimpleNamespace(open=lambda *_: None))
         examine = Examination(to_dict(compose("sweep", [])), "store", str(tmp_path), AUC, 2, wait_seconds=0.05)
         encoder: Any = None
         assert examine(1, encoder)

@@ -60,7 +60,7 @@ def test_the_footnotes_say_n_interval_and_family() -> None:
     assert "95 % intervals, bootstrap over women, with the variance between seeds (t)" in words
     assert "from soft, paired over the same women and seeds" in words
     assert "Holm p: corrected over 1 variant and over 1 control" in words
-    assert words.count("note: mind this") == 1
+    assert words.count("note: mind this (all)") == 1
 
 
 def test_the_footnotes_say_which_differences_could_have_been_seen() -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from siamray.sweeps.verdict import verdict
+from siamray.sweeps.verdict import SAME_PREDICTIONS, remarks, verdict
 
 ROW = {
     "variant": "hard", "reference": "soft", "seeds": 3, "women": 24, "note": "",
@@ -30,6 +30,16 @@ NAN = float("nan")
             {"p_equivalence_holm": 0.012, "equivalence_margin": 0.015},
             "hard and soft are equivalent within .015: effect -.002 [-.043, +.039], corrected p of equivalence .012, "
             "24 women, 3 seeds",
+        ),
+        (
+            {
+                "effect": 0.0,
+                "effect_low": 0.0,
+                "effect_high": 0.0,
+                "seeds": 1,
+                "note": f"one seed; {SAME_PREDICTIONS}",
+            },
+            "hard gives the predictions of soft to the last digit: what it changes had no effect, 24 women, 1 seed",
         ),
         (
             {"p_holm": 0.01, "p_equivalence_holm": 0.0001},
@@ -64,3 +74,9 @@ def test_equivalence_that_holm_does_not_leave_is_not_claimed() -> None:
     row = {**ROW, "p_equivalence": 0.03, "p_equivalence_holm": 0.06}
     assert verdict(row, 0.05).startswith("no evidence that hard differs from soft")
     assert "not shown" in verdict(row, 0.05)
+
+
+def test_remarks_are_told_once_with_the_variants_they_are_of() -> None:
+    rows = [ROW | {"variant": name, "note": note} for name, note in {"a": "x; y", "b": "y", "c": NAN}.items()]
+    assert remarks(rows) == ["x (a)", "y (a, b)"]
+    assert remarks(rows[:2]) == ["x (a)", "y (all)"]

@@ -89,7 +89,7 @@ def figure(drawn: go.Figure, name: str, *, titled: bool = True) -> str:
     height = int(drawn.layout.height)
     return (
         f'<figure>{heading}<div class="plot" data-figure="{text(name)}" style="height:{height}px"></div>{caption}'
-        f"{_json(name, record)}</figure>"
+        f"{embedded_json(name, record)}</figure>"
     )
 
 
@@ -98,25 +98,33 @@ def grid(figures: Iterable[go.Figure], name: str) -> str:
     return f'<div class="grid">{"".join(figure(drawn, f"{name}-{i}") for i, drawn in enumerate(figures))}</div>'
 
 
-def page(title: str, *parts: str) -> str:
+def page(
+    title: str, *parts: str, styles: Sequence[str] = ("report.css",), script: str = "report.js", foot: str = ""
+) -> str:
     """Makes the page, with all it needs inside: it asks no network for anything.
 
     Args:
         title: plain text.
         parts: HTML.
+        styles: the files of its looks, the later ones above the earlier ones.
+        script: the file that draws its figures.
+        foot: HTML below the parts.
     """
     templates = {"light": style.template(dark=False), "dark": style.template(dark=True)}
-    css, script = ((_HERE / name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
+    css = "".join((_HERE / name).read_text(encoding="utf-8") for name in styles)
+    drawing = (_HERE / script).read_text(encoding="utf-8")
     return (
         f'<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>{text(title)}</title>'
         '<meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="data:,">'
-        f"<style>{css}</style></head><body><main>{''.join(parts)}</main>"
+        f"<style>{css}</style></head><body><main>{''.join(parts)}</main>{foot}"
         "<noscript>The figures are drawn by JavaScript, which is switched off.</noscript>"
-        f"{_json('templates', templates)}<script>{get_plotlyjs()}</script><script>{script}</script></body></html>\n"
+        f"{embedded_json('templates', templates)}<script>{get_plotlyjs()}</script>"
+        f"<script>{drawing}</script></body></html>\n"
     )
 
 
-def _json(name: str, record: object) -> str:
+def embedded_json(name: str, record: object) -> str:
+    """Puts a record into the page, to be read by its script."""
     # "<" is written as an escape, as a text "</script>" would end the element.
     words = json.dumps(record, allow_nan=False).replace("<", "\\u003c")
     return f'<script type="application/json" id="{text(name)}">{words}</script>'

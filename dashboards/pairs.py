@@ -25,6 +25,25 @@ def lines(kept: Examples) -> list[str]:
     Returns:
         HTML, a part per kind; none where the trial kept no pairs or their picture does not fit its table.
     """
+    shown = halves(kept)
+    parts = []
+    for kind, heading in HEADINGS.items():
+        own = [_pair(row, np.hstack([left, right])) for row, left, right in shown if row["kind"] == kind]
+        if own:
+            parts.append(f'<h3>{page.text(heading)}</h3><div class="pairs">{"".join(own)}</div>')
+    return parts
+
+
+def halves(kept: Examples) -> list[tuple[pd.Series, npt.NDArray[np.uint8], npt.NDArray[np.uint8]]]:
+    """Cuts the picture of the pairs.
+
+    Args:
+        kept: of one trial.
+
+    Returns:
+        Of every pair its row, and the grey values of its left and its right patch; none where the trial kept no pairs
+        or their picture does not fit its table.
+    """
     if kept.pairs_sheet is None or kept.pairs.empty:
         return []
     with Image.open(kept.pairs_sheet) as sheet:
@@ -32,16 +51,9 @@ def lines(kept: Examples) -> list[str]:
     side = pixels.shape[1] // 2
     if side == 0 or pixels.shape[0] != side * len(kept.pairs):
         return []
-    parts = []
-    for kind, heading in HEADINGS.items():
-        shown = [
-            _pair(row, pixels[place * side : (place + 1) * side])
-            for place, (_, row) in enumerate(kept.pairs.iterrows())
-            if row["kind"] == kind
-        ]
-        if shown:
-            parts.append(f'<h3>{page.text(heading)}</h3><div class="pairs">{"".join(shown)}</div>')
-    return parts
+    rows = [row for _, row in kept.pairs.iterrows()]
+    cut = [pixels[place * side : (place + 1) * side] for place in range(len(rows))]
+    return [(row, both[:, :side], both[:, side:]) for row, both in zip(rows, cut, strict=True)]
 
 
 def _pair(row: pd.Series, pixels: npt.NDArray[np.uint8]) -> str:

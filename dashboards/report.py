@@ -8,10 +8,23 @@ from pathlib import Path
 
 import pandas as pd
 
-from dashboards import page, pairs, search, tables
-from dashboards.figures import cost, distance_histogram, examples, forest, learning_curves, seeds, style
+from dashboards import design, methods, page, pairs, search, tables, tuning
+from dashboards.batches import batches_that_differ
+from dashboards.figures import (
+    cost,
+    distance_histogram,
+    effects,
+    examples,
+    forest,
+    importance,
+    learning_curves,
+    seeds,
+    style,
+)
 from siamray.errors import UserError, nearest, run_command
-from siamray.sweeps.results import REPORT_FILE, Results, load, write_bytes
+from siamray.sweeps.metric_words import metric_name
+from siamray.sweeps.results import REPORT_FILE, Results, fetched, load, send_file, write_bytes
+from siamray.sweeps.verdict import remarks
 
 
 def write_report(experiment_folder: Path) -> Path:
@@ -27,10 +40,7 @@ def write_report(experiment_folder: Path) -> Path:
         UserError: no such experiment, damaged, or the folder cannot be written to.
     """
     path = experiment_folder / REPORT_FILE
-    results = load(experiment_folder)
-    if results.experiment["kind"] == "search":
-        results = search.as_variants(results)
-    write_bytes(path, report(results).encode("utf-8", "replace"))
+    write_bytes(path, report(load(experiment_folder)).encode("utf-8", "replace"))
     return path
 
 
@@ -43,6 +53,10 @@ def report(results: Results) -> str:
     Returns:
         The page, as HTML.
     """
+    recorded = results
+    results = tuning.compared(results)
+    if results.experiment["kind"] == "search":
+        results = search.as_variants(results)
     record = results.experiment
     metric = tables.primary_metric(results)
     # Of a search the metric ranks what was selected; its comparison is of test women.
@@ -53,13 +67,18 @@ def report(results: Results) -> str:
         lambda: _answer(results, metric, looks),
         lambda: _comparison(results, compared, looks, interval),
         lambda: _forest(results, compared, looks, interval),
+        lambda: _effects(results, metric, interval),
+        lambda: tuning.changes(results, looks),
+        lambda: _importance(results),
         lambda: _seeds(results, metric, looks),
         lambda: _learning(results, looks),
         lambda: _distances(results, looks),
         lambda: _cost(results, metric, looks, interval),
         lambda: _examples(results),
+        lambda: design.section(results, looks),
         lambda: _trials(results, metric, looks),
         lambda: page.section("Set-up", tables.setup(results)),
+        lambda: methods.section(recorded),
     ]
     name = record["name"] or results.path.name
     head = (
@@ -111,13 +130,9 @@ def _verdicts(results: Results, metric: str | None) -> str:
     for row in style.records(rows):
         verdict = row["verdict"] if isinstance(row["verdict"], str) else f"{row['variant']}: no verdict"
         items.append(f"<li>{page.text(verdict)}{' (control)' if row['role'] == 'control' else ''}</li>")
-    notes: dict[str, list[str]] = {}
-    for row in style.records(rows):
-        if isinstance(row["note"], str) and row["note"]:
-            notes.setdefault(row["note"], []).append(row["variant"])
-    minded = [f"{note} ({'all' if len(names) == len(rows) else ', '.join(names)})." for note, names in notes.items()]
+    minded = [*batches_that_differ(results), *(f"{words}." for words in remarks(style.records(rows)))]
     women = "" if str(metric).startswith("validation_") else " of test women"
-    against = f"By the {style.metric_name(str(metric))}{women}, against {rows['reference'].iloc[0]}:"
+    against = f"By the {metric_name(str(metric))}{women}, against {rows['reference'].iloc[0]}:"
     answers = f'<ul class="answers">{"".join(items)}</ul>'
     return page.section("The answer", f"<p>{page.text(against)}</p>", answers, *map(page.note, minded))
 
@@ -128,7 +143,7 @@ def _comparison(results: Results, metric: str | None, looks: dict[str, style.Loo
         return ""
     ordered = sorted(metrics, key=lambda name: (name != metric, name.startswith("validation_"), metrics.index(name)))
     shown = [
-        f"<h3>{page.text(style.metric_name(name))} {page.code(name)}</h3>" + tables.comparison(results, name, looks)
+        f"<h3>{page.text(metric_name(name))} {page.code(name)}</h3>" + tables.comparison(results, name, looks)
         for name in ordered
     ]
     first = results.comparison[results.comparison["metric"] == ordered[0]].iloc[0]
@@ -155,6 +170,56 @@ def _forest(results: Results, metric: str | None, looks: dict[str, style.Look], 
     reference = str(results.experiment["reference"])
     drawn = forest.draw(effects, str(metric), reference, looks, interval)
     return page.section(drawn.layout.meta["title"], page.figure(drawn, "forest", titled=False))
+
+
+def _effects(results: Results, metric: str | None, interval: str) -> str:
+    recorded = results.effects()
+    if recorded.empty:
+        return ""
+    told = effects.data(recorded)
+    untold = recorded[recorded["effect"].isna()]
+    kinds = {"main": "Effects of the factors", "interaction": "Interactions"}
+    notes = [page.note(f"{kinds.get(row['kind'], row['kind'])} are not told: {row['note']}.")
+             for row in style.records(untold)]  # fmt: skip
+    notes += [page.note(f"{note}.") for note in dict.fromkeys(recorded["note"][recorded["effect"].notna()]) if note]
+    if told.empty:
+        return page.section("Effects of the factors", *notes)
+    drawn = effects.draw(told, str(metric), interval)
+    parts = [page.figure(drawn, "effects", titled=False), *notes, _effects_table(told)]
+    found = effects.means(results.experiment["settings"] or {}, results.comparison, str(metric), told)
+    if len(found):
+        words = (
+            "Where the lines are parallel, two factors act independently. The points are means without intervals: "
+            "whether "
+            "lines differ more than by luck is told by the interaction's interval above."
+        )
+        parts += ["<h3>Two factors together</h3>", page.note(words)]
+        parts.append(page.grid(effects.draw_means(found, str(metric)), "interaction"))
+    return page.section(drawn.layout.meta["title"], *parts)
+
+
+def _effects_table(told: pd.DataFrame) -> str:
+    lines = [
+        [
+            page.text(row["term"]),
+            page.text(row["contrast"]),
+            style.interval(row["effect"], row["effect_low"], row["effect_high"], sign=True),
+            page.text(style.probability(row["p"])),
+            page.text(style.probability(row["p_holm"])),
+        ]
+        for row in style.records(told)
+    ]
+    table = page.table(["", "levels", "effect [interval]", "p", "Holm p"], lines, words=[1])
+    return page.folded("The effects as a table", table)
+
+
+def _importance(results: Results) -> str:
+    recorded = results.importance()
+    found = importance.data(recorded)
+    if found.empty:
+        return ""
+    notes = [page.note(words) for words in importance.notes(recorded)]
+    return page.section("Importance of the options", page.grid(importance.draw(found), "importance"), *notes)
 
 
 def _seeds(results: Results, metric: str | None, looks: dict[str, style.Look]) -> str:
@@ -250,7 +315,7 @@ def _trials(results: Results, metric: str | None, looks: dict[str, style.Look]) 
 
 
 def main(arguments: list[str]) -> None:
-    """Writes the report of ``results=DIR/EXPERIMENT`` again and prints its path.
+    """Writes the report of ``results=DIR/EXPERIMENT`` again, here or at a URL, and prints where.
 
     Args:
         arguments: of the command line.
@@ -268,7 +333,7 @@ def main(arguments: list[str]) -> None:
             raise UserError(f"unknown option '{name}'{nearest(name, ['results'])}; {usage}")
     if not given.get("results"):
         raise UserError(usage)
-    print(write_report(Path(given["results"])))
+    print(send_file(given["results"], write_report(fetched(given["results"]))))
 
 
 if __name__ == "__main__":

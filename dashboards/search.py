@@ -8,7 +8,9 @@ import pandas as pd
 
 from dashboards import page
 from dashboards.figures import style
+from siamray.sweeps.metric_words import metric_name
 from siamray.sweeps.results import Results
+from siamray.sweeps.setting_words import shown
 
 SEARCHED = "searched"
 SHOWN = 6
@@ -36,8 +38,9 @@ def as_variants(results: Results) -> Results:
     trials = own.loc[order].reset_index(drop=True)
     trials["variant"] = [f"no. {rank}" for rank in range(1, len(trials) + 1)]
     options = results.experiment["variants"].get(SEARCHED, [])
+    chosen = {} if results.selection.empty else dict(results.selection[["trial_id", "settings"]].to_numpy())
     variants = {
-        str(name): _drawn(results, trial_id, options) if state != "broken" else []
+        str(name): _drawn(results, trial_id, options, chosen.get(trial_id)) if state != "broken" else []
         for name, trial_id, state in zip(trials["variant"], trials["trial_id"], trials["state"], strict=True)
     }
     confirming = results.trials[results.trials["variant"].isin(list(named))]
@@ -69,13 +72,23 @@ def answer(results: Results) -> str:
     if metric not in finished or not finished[metric].notna().any():
         return "No trial has finished yet."
     best = finished.iloc[0]
+    by = f"by the {metric_name(metric)}: {style.number(best[metric])}"
+    first = "Best"
+    sought = list(results.experiment["objectives"])
+    if len(sought) > 1 and not results.selection.empty:
+        own = results.selection[results.selection["winner"].astype(bool)]
+        if own.empty or not finished["trial_id"].isin(own["trial_id"]).any():
+            return "The winner is a trial of another experiment, see below."
+        best = finished[finished["trial_id"].isin(own["trial_id"])].iloc[0]
+        values = [f"{metric_name(name)} {style.number(own[name].iloc[0])}" for name in sought]
+        first, by = f"{best['variant']} is the winner", f"by {len(sought)} objectives ({'; '.join(values)})"
     drawn = " ".join(results.experiment["variants"][best["variant"]]) or "its settings"
     after = "the comparison below, on fresh seeds and test women, is the result"
     if results.comparison.empty:
         after = "to be confirmed on fresh seeds and test women, not a result"
     return (
-        f"Best of {style.count(len(finished), 'finished trial')} by the {style.metric_name(metric)}: "
-        f"{style.number(best[metric])} with {drawn}. The best of many is better by luck too: it is a choice; {after}."
+        f"{first} of {style.count(len(finished), 'finished trial')} {by} with {drawn}. "
+        f"The best of many is better by luck too: it is a choice; {after}."
     )
 
 
@@ -94,20 +107,23 @@ def front(results: Results) -> str:
         [
             page.text(numbers.get(row["trial_id"], "lent") + (" (winner)" if row["winner"] else "")),
             *(style.number(row[name]) for name in sought),
-            page.code(row["settings"]),
+            page.code(shown(row["settings"])),
         ]
         for row in style.records(selection[selection["front"].astype(bool)])
     ]
     wanted = {"maximize": "high", "minimize": "low"}
-    head = ["", *(f"{style.metric_name(name)}, {wanted[direction]} is better" for name, direction in sought.items())]
+    head = ["", *(f"{metric_name(name)}, {wanted[direction]} is better" for name, direction in sought.items())]
     words = (
         "Settings that no other one beats in one objective without losing in another. The winner is the one nearest to "
         "the ideal point, every objective scaled to its range on the front."
     )
-    return f"<h3>Pareto front</h3>{page.table([*head, 'setting'], lines)}{page.note(words)}"
+    return f"<h3>Pareto front</h3>{page.table([*head, 'setting'], lines, words=[len(head)])}{page.note(words)}"
 
 
-def _drawn(results: Results, trial_id: str, options: list[str]) -> list[str]:
+def _drawn(results: Results, trial_id: str, options: list[str], settings: str | None) -> list[str]:
+    """What a trial drew: its settings where they are known, without options that did not matter; else all options."""
+    if settings:
+        return shown(settings).split()
     config = results.trial(trial_id)["config"] or {}
     # An option written with its value, name=value, was not searched but set.
     return [option if "=" in option else f"{option}={_looked_up(config, option)}" for option in options]

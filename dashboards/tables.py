@@ -4,6 +4,7 @@ from typing import Any
 
 from dashboards import page
 from dashboards.figures import style
+from siamray.sweeps.metric_words import metric_name
 from siamray.sweeps.results import Results
 
 
@@ -68,7 +69,7 @@ def trials(results: Results, metric: str | None, looks: dict[str, style.Look]) -
                 page.code(" ".join(overrides)) if overrides else "",
             ]
         )
-    head = ["", "seed", "fold", "state", style.metric_name(str(metric)), "time", "overrides"]
+    head = ["", "seed", "fold", "state", metric_name(str(metric)), "time", "overrides"]
     return page.table(head, lines, words=[3, 6])
 
 

@@ -4,6 +4,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from dashboards.figures import style
+from siamray.sweeps.metric_words import metric_name
 
 MOST_IN_LEGEND = 12
 COLUMNS = ["variant", "role", "seconds", "seconds_low", "seconds_high", "value", "low", "high", "trials"]
@@ -62,14 +63,14 @@ def draw(costs: pd.DataFrame, metric: str, looks: dict[str, style.Look], interva
             )
         )  # fmt: skip
     figure.update_xaxes(title_text="wall seconds per trial", rangemode="tozero")
-    figure.update_yaxes(title_text=style.plain(style.metric_name(metric).split(" of the ")[0]), nticks=6)
+    figure.update_yaxes(title_text=style.plain(metric_name(metric).split(" of the ")[0]), nticks=6)
     bars = ""
     if costs["low"].notna().any():
         bars = f"Vertical bars: {interval}, not paired: to compare, use the differences. "
     if (costs["trials"] > 1).any():
         bars += "Horizontal bars: from the fastest to the slowest trial. "
     caption = (
-        f"{style.metric_name(metric)}. n = {style.count(costs['trials'].sum(), 'finished trial')}. "
+        f"{metric_name(metric)}. n = {style.count(costs['trials'].sum(), 'finished trial')}. "
         f"{bars}Up and left is better."
     )
     style.finish(figure, "Cost", caption, 420)

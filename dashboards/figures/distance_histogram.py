@@ -14,21 +14,22 @@ MOST_EPOCHS = 20
 POINTS = 121
 
 
-def data(distances: Mapping[str, pd.DataFrame], network: str = "A") -> pd.DataFrame:
+def data(distances: Mapping[str, pd.DataFrame], network: str = "A", *, spread: bool = True) -> pd.DataFrame:
     """Turns counts into densities and the mixtures' parameters into curves.
 
     Args:
         distances: variant -> DISTANCE_COLUMNS of one of its trials.
         network: the network that is shown.
+        spread: of many epochs take 20, the first and the last among them: a report stays small.
 
     Returns:
         COLUMNS: ``curve`` is "histogram" (x = middle of a bin, y = density, and ``width``, ``n`` in further columns),
-        "component 1", ... and "mixture". Of many epochs 20, the first and the last among them: a report stays small.
+        "component 1", ... and "mixture".
     """
     rows: list[dict[str, Any]] = []
     for variant, frame in distances.items():
         own = frame[frame["network"] == network].sort_values("epoch")
-        kept = _spread(sorted(set(own["epoch"])))
+        kept = _spread(sorted(set(own["epoch"]))) if spread else set(own["epoch"])
         for record in style.records(own[own["epoch"].isin(kept)]):
             at = {"variant": variant, "epoch": int(record["epoch"]), "usable": bool(record["usable"])}
             rows += [at | row for row in _histogram(record)]
@@ -64,14 +65,42 @@ def draw(curves: pd.DataFrame, looks: dict[str, style.Look], source: str) -> go.
         go.Frame(name=str(epoch), data=[{"type": t.type, "x": t.x, "y": t.y} for t in traces(epoch)])
         for epoch in epochs
     ]
-    top = float(curves["y"].max()) * 1.05 if len(curves) else 1
+    _axes(figure, curves)
+    style.finish(figure, "Distances and the fitted mixture", _caption(curves, source), 440)
+    return _controls(figure, variants, epochs, len(names))
+
+
+def draw_epoch(curves: pd.DataFrame, epoch: int, look: style.Look, source: str) -> go.Figure:
+    """Draws the histogram of one epoch, over the distances of all of them.
+
+    Args:
+        curves: from data(), of one variant.
+        epoch: one of its epochs.
+        look: of the variant.
+        source: whose distances these are, in words.
+    """
+    own = curves[curves["epoch"] == epoch]
+    names = ["histogram", *sorted(set(curves["curve"]) - {"histogram", "mixture"}), "mixture"]
+    groups = dict(iter(own.groupby("curve")))
+    figure = go.Figure([_trace(groups.get(name), name, look, shown=True) for name in names])
+    _axes(figure, curves, own)
+    usable = bool(own["usable"].any())
+    used = "" if usable else " At this epoch the components did not separate: training did not use the mixture."
+    caption = f"Epoch {epoch}. {_caption(own, source)}{used}"
+    style.finish(figure, "Distances and the fitted mixture", caption, 420)
+    legend = {"x": 1, "xanchor": "right", "y": 0.99, "yanchor": "top", "orientation": "v"}
+    return figure.update_layout(bargap=0, legend=legend)
+
+
+def _axes(figure: go.Figure, curves: pd.DataFrame, shown: pd.DataFrame | None = None) -> None:
+    """Lays the axes: x over all curves, y over those shown, where they are not all."""
+    highest = curves if shown is None else shown
+    top = float(highest["y"].max()) * 1.05 if len(highest) else 1
     edges = curves.loc[curves["curve"] == "histogram"]
     if len(edges):
         figure.update_xaxes(range=[max(0.0, float((edges["x"] - edges["width"]).min())), _reach(edges)])
     figure.update_xaxes(title_text="distance of a pair, ‖z<sub>L</sub> \u2212 z<sub>R</sub>‖", showgrid=False)
     figure.update_yaxes(title_text="density", range=[0, top], nticks=5)
-    style.finish(figure, "Distances and the fitted mixture", _caption(curves, source), 440)
-    return _controls(figure, variants, epochs, len(names))
 
 
 def _controls(figure: go.Figure, variants: Sequence[str], epochs: Sequence[int], curves: int) -> go.Figure:

@@ -2,6 +2,7 @@
 
 import base64
 import math
+from collections.abc import Callable
 from io import BytesIO
 from itertools import pairwise
 from pathlib import Path
@@ -42,7 +43,14 @@ def data(maps: pd.DataFrame, cell: int) -> pd.DataFrame:
 
 
 def draw(
-    left: Path, right: Path, maps: pd.DataFrame, boxes: pd.DataFrame, limits: tuple[float, float]
+    left: Path,
+    right: Path,
+    maps: pd.DataFrame,
+    boxes: pd.DataFrame,
+    limits: tuple[float, float],
+    picture: Callable[[Path], tuple[str, tuple[int, int]]] | None = None,
+    quantity: str = "distance",
+    opacity: float = 0.5,
 ) -> list[go.Figure]:
     """Draws three panels of one exam and view.
 
@@ -52,15 +60,19 @@ def draw(
         maps: MAP_COLUMNS of this entry.
         boxes: BOX_COLUMNS of this entry.
         limits: distances at the ends of the colour scale, common to all entries.
+        picture: gives where a page finds a picture, and its shape; None writes it into the figure.
+        quantity: what ``maps.distance`` is.
+        opacity: of the map, 0 to 1.
     """
-    left_source, shape = _embedded(left)
-    right_source, _ = _embedded(right)
+    place = picture or embedded
+    left_source, shape = place(left)
+    right_source, _ = place(right)
     cell = max(4, round(float(maps["size"].median()) / 8)) if len(maps) else 8
     cells = data(maps, cell)
     return [
         _panel("left", left_source, shape, boxes[boxes["side"] == "left"]),
         _panel("right, registered onto the left", right_source, shape, boxes[boxes["side"] == "right"]),
-        _panel(f"distance of {len(maps):,} pairs", left_source, shape, boxes, cells, limits),
+        _panel(f"{quantity} of {len(maps):,} pairs", left_source, shape, boxes, cells, limits, opacity),
     ]
 
 
@@ -71,6 +83,7 @@ def _panel(
     boxes: pd.DataFrame,
     cells: pd.DataFrame | None = None,
     limits: tuple[float, float] = (0.0, 1.0),
+    opacity: float = 0.5,
 ) -> go.Figure:
     height, width = shape
     figure = go.Figure()
@@ -82,7 +95,7 @@ def _panel(
         rows, cols = _filled(grid.index), _filled(grid.columns)
         figure.add_trace(
             go.Heatmap(
-                x=cols, y=rows, z=grid.reindex(index=rows, columns=cols), colorscale="Viridis", opacity=0.5,
+                x=cols, y=rows, z=grid.reindex(index=rows, columns=cols), colorscale="Viridis", opacity=opacity,
                 zmin=limits[0], zmax=limits[1],
                 hoverongaps=False, hovertemplate="row %{y:.0f}, col %{x:.0f}: %{z:.3f}<extra></extra>",
                 colorbar={
@@ -123,8 +136,8 @@ def _filled(values: pd.Index) -> list[float]:
     return [ordered[0] + step * i for i in range(round((ordered[-1] - ordered[0]) / step) + 1)]
 
 
-def _embedded(path: Path) -> tuple[str, tuple[int, int]]:
-    """A picture as a data URI, scaled down to what a page shows, and its shape (rows, cols) before that."""
+def embedded(path: Path) -> tuple[str, tuple[int, int]]:
+    """Gives a picture as a data URI, scaled down to what a page shows, and its shape (rows, cols) before that."""
     with Image.open(path) as picture:
         shape = (picture.height, picture.width)
         small = picture.convert("L")

@@ -6,6 +6,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from dashboards.figures import style
+from siamray.sweeps.metric_words import metric_name
 
 COLUMNS = [
     "variant",
@@ -57,7 +58,7 @@ def draw(effects: pd.DataFrame, metric: str, reference: str, looks: dict[str, st
         ticks.append((y, f"<b>{role}s</b>"))
         for row in style.records(group):
             y -= 1
-            ticks.append((y, f"{style.plain(row['variant'], 24)}<br>{_small(_p_words(row['p'], row['p_holm']))}"))
+            ticks.append((y, f"{style.plain(row['variant'], 24)}<br>{small(p_words(row['p'], row['p_holm']))}"))
             figure.add_trace(_row(row, y, looks))
         y -= 1
     figure.add_vline(x=0, line_width=1.5, line_color=style.NEUTRAL)
@@ -67,7 +68,7 @@ def draw(effects: pd.DataFrame, metric: str, reference: str, looks: dict[str, st
         )
     figure.update_yaxes(tickvals=[at for at, _ in ticks], ticktext=[text for _, text in ticks], showgrid=False)
     figure.update_yaxes(range=[y + 0.4, 0.6], fixedrange=True)
-    figure.update_xaxes(title_text=f"difference in {style.plain(_measure(metric))} from {style.plain(reference, 24)}")
+    figure.update_xaxes(title_text=f"difference in {style.plain(measure(metric))} from {style.plain(reference, 24)}")
     figure.update_layout(showlegend=False)
     style.finish(figure, f"Difference from {reference}", _caption(effects, metric, interval), int(110 - 46 * y))
     return figure.update_layout(margin_t=34)
@@ -76,31 +77,34 @@ def draw(effects: pd.DataFrame, metric: str, reference: str, looks: dict[str, st
 def _row(row: dict[str, Any], y: float, looks: dict[str, style.Look]) -> go.Scatter:
     look = style.look_of(str(row["variant"]), looks)
     words = style.interval(row["effect"], row["effect_low"], row["effect_high"], sign=True)
-    hover = f"<b>{style.plain(row['variant'])}</b><br>{words}<br>{_p_words(row['p'], row['p_holm'])}<extra></extra>"
+    hover = f"<b>{style.plain(row['variant'])}</b><br>{words}<br>{p_words(row['p'], row['p_holm'])}<extra></extra>"
     return go.Scatter(
         x=[row["effect"]],
         y=[y],
-        error_x={
-            "type": "data",
-            "symmetric": False,
-            "array": [row["effect_high"] - row["effect"]],
-            "arrayminus": [row["effect"] - row["effect_low"]],
-            "thickness": 2.5,
-            "width": 6,
-        },
+        error_x=bar(row),
         mode="markers",
         marker={"color": look.color, "symbol": look.symbol, "size": 11},
         hovertemplate=hover,
     )
 
 
-def _p_words(p: float, p_holm: float) -> str:
+def bar(row: dict[str, Any]) -> dict[str, Any]:
+    """The interval of an effect as plotly's error bar; none where there is none."""
+    if not row["effect_low"] <= row["effect"] <= row["effect_high"]:
+        return {"visible": False}
+    ends = {"array": [row["effect_high"] - row["effect"]], "arrayminus": [row["effect"] - row["effect_low"]]}
+    return {"type": "data", "symmetric": False, **ends, "thickness": 2.5, "width": 6}
+
+
+def p_words(p: float, p_holm: float) -> str:
+    """Writes the corrected p value, or that it is not corrected."""
     if p_holm == p_holm:
         return f"Holm p {_equals(p_holm)}"
     return f"p {_equals(p)}, not corrected" if p == p else "no p"
 
 
-def _small(words: str) -> str:
+def small(words: str) -> str:
+    """Writes a text of a figure in small letters."""
     return f'<span style="font-size:11px">{words}</span>'
 
 
@@ -109,8 +113,9 @@ def _equals(p: float) -> str:
     return style.plain(words if words.startswith("<") else f"= {words}")
 
 
-def _measure(metric: str) -> str:
-    return style.metric_name(metric).split(" of the ")[0]
+def measure(metric: str) -> str:
+    """What a metric measures, in words: AUC."""
+    return metric_name(metric).split(" of the ")[0]
 
 
 def _caption(effects: pd.DataFrame, metric: str, interval: str) -> str:
@@ -124,7 +129,7 @@ def _caption(effects: pd.DataFrame, metric: str, interval: str) -> str:
         style.count(first["normals"], "normal patch", "normal patches"),
     ]
     return (
-        f"{style.metric_name(metric)}. n = {', '.join(words for words in counts if words)}. "
+        f"{metric_name(metric)}. n = {', '.join(words for words in counts if words)}. "
         f"Points: paired difference, same women and seeds. Bars: {interval}. "
         "An interval that crosses the line is no evidence of a difference."
     )

@@ -6,8 +6,9 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from dashboards.figures import style
+from siamray.sweeps.metric_words import metric_name
 
-COLUMNS = ["variant", "role", "seed", "fold", "value", "low", "high"]
+COLUMNS = ["trial_id", "variant", "role", "seed", "fold", "value", "low", "high"]
 
 
 def data(trials: pd.DataFrame, metric: str) -> pd.DataFrame:
@@ -61,6 +62,7 @@ def draw(values: pd.DataFrame, metric: str, looks: dict[str, style.Look]) -> go.
                 x=[x] * len(group), y=group["value"], mode="markers",
                 marker={"color": look.color, "symbol": look.symbol, "size": 9},
                 text=[_words(row) for row in style.records(group)], hovertemplate="%{text}<extra></extra>",
+                customdata=group["trial_id"].tolist(),
             )
         )  # fmt: skip
     controls = [place[str(name)] for name in values.loc[values["role"] == "control", "variant"].unique()]
@@ -70,7 +72,7 @@ def draw(values: pd.DataFrame, metric: str, looks: dict[str, style.Look]) -> go.
         tickvals=list(range(len(names))), ticktext=[style.plain(name, 20) for name in names], showgrid=False
     )
     figure.update_xaxes(range=[-0.6, len(names) - 0.4])
-    figure.update_yaxes(title_text=style.plain(style.metric_name(metric).split(" of the ")[0]), nticks=6)
+    figure.update_yaxes(title_text=style.plain(metric_name(metric).split(" of the ")[0]), nticks=6)
     figure.update_layout(showlegend=False)
     return style.finish(figure, "Every seed", _caption(values, metric), 380)
 
@@ -84,7 +86,7 @@ def _caption(values: pd.DataFrame, metric: str) -> str:
     counts = f"{style.count(len(values), 'finished trial')}, {style.count(values['seed'].nunique(), 'seed')}"
     folds = values["fold"].nunique()
     return (
-        f"{style.metric_name(metric)}. n = {counts}{f', {folds} folds' if folds > 1 else ''}. "
+        f"{metric_name(metric)}. n = {counts}{f', {folds} folds' if folds > 1 else ''}. "
         "A dot is a trial, a thin line joins the trials of one seed, the bar is the mean; controls are right of the "
         "dotted line. No intervals here: the spread is that of the seeds, not of the women."
     )

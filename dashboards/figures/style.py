@@ -21,28 +21,6 @@ MINUS = "\u2212"
 NONE = "\u2013"
 
 _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Liberation Sans', sans-serif"
-_SCORES = {
-    "linear": "linear probe",
-    "knn20": "20 nearest neighbours",
-    "knn200": "200 nearest neighbours",
-    "distance": "left-right distance",
-    "abnormality": "head's abnormality",
-    "brightness": "brightness difference",
-    "blob": "blob filter",
-    "finetuned": "fine-tuned encoder",
-    "attention": "attention pooling",
-    "mean": "mean pooling",
-    "exam_attention": "attention pooling of the exam",
-    "exam_mean": "mean pooling of the exam",
-}
-# What ends a metric's name, the longest first.
-_MEASURES = {
-    "macro_auc": "macro AUC",
-    "macro_f1": "macro F1",
-    "kappa": "quadratic kappa",
-    "auc": "AUC",
-    "ap": "average precision",
-}
 
 
 @dataclass(frozen=True)
@@ -120,22 +98,6 @@ def seconds(value: float) -> str:
     if value < 120:
         return f"{value:.1f} s" if value < 10 else f"{value:.0f} s"
     return f"{value / 60:.1f} min" if value < 7200 else f"{value / 3600:.1f} h"
-
-
-def metric_name(metric: str) -> str:
-    """Says a metric's name in words: ``patches_linear_auc`` is "AUC of the linear probe on patches".
-
-    ``linear@10`` is the linear probe that learnt from 10 % of the labelled women.
-    """
-    name = metric.removeprefix("validation_")
-    where = " (validation women)" if metric.startswith("validation_") else ""
-    measure = next((end for end in _MEASURES if name.endswith(f"_{end}")), None)
-    task, _, asked = name.removesuffix(f"_{measure}").partition("_")
-    score, _, share = asked.partition("@")
-    if measure is None or score not in _SCORES:
-        return " ".join(name.split("_")) + where
-    women = f" with {share} % of the labelled women" if share else ""
-    return f"{_MEASURES[measure]} of the {_SCORES[score]}{women} on {task}{where}"
 
 
 def count(value: Any, one: str, many: str | None = None) -> str:

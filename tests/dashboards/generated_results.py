@@ -70,6 +70,7 @@ def write(
             trained = name not in controls
             _trial(folder, name, seed, rng, epochs if trained else 0, reasons.get((name, seed), ""), examples)
     trials = results.collect(folder)
+    results.write_parquet(folder / results.IMAGES_FILE, images())
     if compared:
         results.write_parquet(folder / results.COMPARISON_FILE, _comparison(trials, reference, len(seeds)))
     return folder
@@ -89,11 +90,15 @@ def _trial(
         "started": "2026-01-02T03:04:05+00:00", "ended": "2026-01-02T03:05:05+00:00",
     }  # fmt: skip
     if examples and not reason and seed == 0:
-        _examples(path / "examples", rng)
+        _examples(path / "examples", rng, epochs)
+    predictions = None if reason else _predictions(name, rng)
+    if examples and predictions is not None and seed == 0:
+        _features(path / "examples", predictions, rng)
     if epochs and not reason:
-        results.write_trial(path, record, epochs=_epochs(epochs, rng), distances=_distances(epochs, rng))
+        epoch, distance = _epochs(epochs, rng), _distances(epochs, rng)
+        results.write_trial(path, record, epochs=epoch, distances=distance, predictions=predictions)
     else:
-        results.write_trial(path, record)
+        results.write_trial(path, record, predictions=predictions)
 
 
 def _slug(name: str) -> str:
@@ -110,6 +115,62 @@ def _metrics(name: str, rng: np.random.Generator) -> dict[str, Any]:
             metrics[f"{prefix}patches_{score}_ap"] = {"value": auc - 0.4, "low": auc - 0.48, "high": auc - 0.31}
     metrics["patches_distance_ap"] = {"value": math.nan, "low": None, "high": None}
     return metrics
+
+
+def _predictions(name: str, rng: np.random.Generator) -> pd.DataFrame:
+    """Scores of patches of test women: six of each, two of them lesions in half of the women."""
+    rows = []
+    for score in ("linear", "distance", "brightness"):
+        for woman in range(WOMEN["test"]):
+            for place in range(6):
+                label = int(woman % 2 == 0 and place < 2)
+                shift = 1.2 * label * (TRUTH.get(name, 0.78) if score != "brightness" else 0.3)
+                value = 0.55 + 0.45 * shift + rng.normal(0, 0.2)
+                rows.append(
+                    {
+                        "task": "patches", "score": score, "split": "test", "woman_id": f"w{woman:03d}",
+                        "sample_id": f"w{woman:03d}_{place}", "entry_id": f"w{woman:03d}_MLO", "side": "left",
+                        "label": label, "value": max(0.01, value), "density": "ABCD"[woman % 4], "draw": 0, "note": "",
+                        "category": ("mass", "calcification")[woman // 2 % 2] if label else "normal",
+                        "view": ("MLO", "CC")[place % 2],
+                    }
+                )  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def _features(folder: Path, predictions: pd.DataFrame, rng: np.random.Generator) -> None:
+    first = predictions[predictions["score"] == "linear"]
+    columns = ["sample_id", "woman_id", "entry_id", "side", "label", "category", "split", "density", "view"]
+    x = first["label"] + rng.normal(0, 0.5, len(first))
+    y = rng.normal(0, 1, len(x))
+    further = np.random.default_rng(7).normal(0, 0.3, (len(x), 28))
+    components = np.column_stack([x, y, further]).astype(np.float32)
+    vendors = first["woman_id"].map(lambda name: ("hologic", "ge", None)[int(name[1:]) % 3])
+    sites = first["woman_id"].map(lambda name: ("north", "south", "2", None)[int(name[1:]) % 4])
+    found = first[columns].assign(source="phantom", vendor=vendors, site=sites, x=x, y=y, x_share=0.42, y_share=0.17)
+    results.write_parquet(folder / "features.parquet", found.assign(components=list(components)))
+
+
+def images() -> pd.DataFrame:
+    """What became of every image: two views of both sides of 30 women, some left out."""
+    rng = np.random.default_rng(5)
+    rows = []
+    for woman in range(30):
+        for view in ("CC", "MLO"):
+            quality = float(np.clip(rng.normal(0.85, 0.08), 0, 1))
+            out = "registration quality 0.52 is below 0.6" if woman == 3 else ""
+            for side in ("left", "right"):
+                rows.append(
+                    {
+                        "image_id": f"w{woman:03d}_{view}_{side}", "woman_id": f"w{woman:03d}",
+                        "exam_id": f"e{woman:03d}",
+                        "laterality": side, "view": view, "used": not out, "reason": out, "note": "",
+                        "density": "ABCD"[woman % 4], "vendor": ("Hologic", "GE")[woman % 2],
+                        "site": ("north", "south", None)[woman % 3],
+                        "registration_quality": 0.52 if out else quality, "registration_dice": 0.9,
+                    }
+                )  # fmt: skip
+    return pd.DataFrame(rows).reindex(columns=results.IMAGE_COLUMNS)
 
 
 def _epochs(epochs: int, rng: np.random.Generator) -> pd.DataFrame:
@@ -151,7 +212,7 @@ def _distances(epochs: int, rng: np.random.Generator) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _examples(folder: Path, rng: np.random.Generator) -> None:
+def _examples(folder: Path, rng: np.random.Generator, epochs: int) -> None:
     maps, boxes = [], []
     for entry in ("w007_MLO", "w021_CC"):
         height, width = 420, 300
@@ -178,7 +239,12 @@ def _examples(folder: Path, rng: np.random.Generator) -> None:
         low, high = (lesion[0] - 20, lesion[1] - 20), (lesion[0] + 20, lesion[1] + 20)
         found = {"entry_id": entry, "side": "left", "category": "mass"}
         boxes.append(found | {"row_min": low[0], "col_min": low[1], "row_max": high[0], "col_max": high[1]})
-    results.write_parquet(folder / "maps.parquet", pd.DataFrame(maps))
+    last = pd.DataFrame(maps)
+    results.write_parquet(folder / "maps.parquet", last)
+    for epoch in sorted({0, epochs // 2} - {epochs}):
+        # The nearer to the end, the more of the lesion is seen.
+        blurred = 0.5 + (last["distance"] - 0.5) * epoch / epochs
+        results.write_parquet(folder / f"maps_epoch{epoch}.parquet", last.assign(distance=blurred))
     results.write_parquet(folder / "boxes.parquet", pd.DataFrame(boxes))
     kinds = ["missed", "missed", "false alarm", "found"]
     pairs = {"kind": kinds, "sample_id": [f"p{i}" for i in range(4)], "woman_id": [f"w{i:03d}" for i in range(4)]}

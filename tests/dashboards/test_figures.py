@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from dashboards.figures import cost, distance_histogram, examples, forest, learning_curves, seeds, style
 from siamray.sweeps import results
+from siamray.sweeps.metric_words import metric_name
 from tests.dashboards import generated_results
 
 METRIC = "patches_linear_auc"
@@ -293,10 +294,10 @@ def test_variants_differ_in_colour_or_dash_and_controls_are_grey() -> None:
         (style.seconds(4.24), "4.2 s"),
         (style.seconds(60 * 30), "30.0 min"),
         (style.seconds(3600 * 30), "30.0 h"),
-        (style.metric_name("patches_linear_auc"), "AUC of the linear probe on patches"),
-        (style.metric_name("validation_patches_knn20_ap"),
+        (metric_name("patches_linear_auc"), "AUC of the linear probe on patches"),
+        (metric_name("validation_patches_knn20_ap"),
          "average precision of the 20 nearest neighbours on patches (validation women)"),
-        (style.metric_name("something_else"), "something else"),
+        (metric_name("something_else"), "something else"),
         (style.count(1, "seed"), "1 seed"),
         (style.count(pd.NA, "seed"), ""),
     ],
@@ -309,9 +310,14 @@ def test_numbers_and_metrics_are_said_in_words(shown: str, expected: str) -> Non
     ("metric", "words"),
     [
         ("patches_linear@10_auc", "AUC of the linear probe with 10 % of the labelled women on patches"),
+        ("detection_linear_froc_mean", "mean FROC sensitivity of the linear probe on detection"),
+        (
+            "detection_distance_froc_0.25",
+            "sensitivity at 0.25 false positives an image of the left-right distance on detection",
+        ),
         ("birads_exam_attention_macro_auc", "macro AUC of the attention pooling of the exam on birads"),
         ("outcome_attention_auc", "AUC of the attention pooling on outcome"),
     ],
 )
 def test_metrics_of_all_tasks_are_named_in_words(metric: str, words: str) -> None:
-    assert style.metric_name(metric) == words
+    assert metric_name(metric) == words

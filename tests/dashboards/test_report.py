@@ -74,8 +74,10 @@ SECTIONS = [
     "Distances and the fitted mixture",
     "Cost",
     "Examples",
+    "What differs",
     "Trials",
     "Set-up",
+    "Methods",
 ]
 
 
@@ -161,7 +163,7 @@ def test_a_report_is_written_of_what_there_is(tmp_path: Path, options: dict[str,
 def test_a_report_of_an_experiment_without_any_trial_is_written(tmp_path: Path) -> None:
     results.write_experiment(tmp_path / "e", {"name": "e", "question": "What?", "variants": {"soft": []}})
     page = Page(report.write_report(tmp_path / "e"))
-    assert headings(page) == ["The answer", "Set-up"]
+    assert headings(page) == ["The answer", "Set-up", "Methods"]
 
 
 def test_a_report_where_every_trial_failed_tells_the_reasons(tmp_path: Path) -> None:
@@ -172,7 +174,7 @@ def test_a_report_where_every_trial_failed_tells_the_reasons(tmp_path: Path) -> 
     )
     page = Page(report.write_report(folder))
     assert "out of memory 1" in page.text
-    assert headings(page) == ["The answer", "Trials", "Set-up"]
+    assert headings(page) == ["The answer", "What differs", "Trials", "Set-up", "Methods"]
 
 
 def test_broken_and_unfinished_trials_are_told(tmp_path: Path) -> None:
@@ -203,7 +205,7 @@ def test_a_search_is_reported_best_trial_first_with_what_it_drew(tmp_path: Path)
     assert "Best of 3 finished trials by the auc: 0.800 with pretraining.margin=1.5." in page.text
     shown = page.text[page.text.index("overrides") : page.text.index("Training")]
     assert re.findall(r"pretraining\.margin=([\d.]+)", shown) == ["1.5", "3.5", "0.5", "2.5"]
-    assert headings(page) == ["The selection", "Training", "Cost", "Trials", "Set-up"]
+    assert headings(page) == ["The selection", "Training", "Cost", "Trials", "Set-up", "Methods"]
 
 
 def test_a_search_reports_the_winner_on_fresh_seeds_first_and_what_was_pruned_as_such(tmp_path: Path) -> None:
@@ -236,7 +238,9 @@ def test_a_search_reports_the_winner_on_fresh_seeds_first_and_what_was_pruned_as
     results.write_parquet(folder / results.SELECTION_FILE, selection.assign(cpu_s=[9.0, 10.0, None]))
     page = Page(report.write_report(folder))
     assert headings(page)[:3] == ["The answer", "The selection", "Comparison"]
-    assert page.text.index("against base:") < page.text.index("Best of 2 finished trials")
+    assert page.text.index("against base:") < page.text.index(
+        "no. 1 is the winner of 2 finished trials by 2 objectives"
+    )
     assert "no. 1 (winner)" in page.text
     assert "1 pruned" in page.text
     assert "stopped after epoch 2" in page.text[page.text.index("Not finished") :]
@@ -283,3 +287,20 @@ def test_a_browser_draws_every_figure_and_runs_no_name_as_code(tmp_path: Path) -
     assert places > 15
     assert len(re.findall(r'class="plot js-plotly-plot', ran.stdout)) == places
     assert "<title>e, siamray</title>" in ran.stdout
+
+
+def test_trials_of_different_batches_are_warned_of_where_the_answer_is(tmp_path: Path) -> None:
+    folder = generated_results.write(tmp_path / "batches", seeds=(0,), epochs=1, examples=False)
+    loaded = results.load(folder)
+    trained = [name for name in loaded.trials.trial_id if loaded.trial(name)["variant"] in generated_results.VARIANTS]
+
+    def set_batches(sizes: dict[str, int]) -> str:
+        for name, size in sizes.items():
+            path = folder / "trials" / name / "trial.json"
+            path.write_text(json.dumps({**json.loads(path.read_text()), "batch_pairs": size}))
+        return Page(report.write_report(folder)).text
+
+    assert "number of pairs per step" not in set_batches(dict.fromkeys(trained, 64))
+    text = set_batches({trained[0]: 63})
+    assert "Not all trials had the same number of pairs per step (63 pairs: " in text
+    assert text.index("number of pairs per step") < text.index("Comparison")

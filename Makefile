@@ -14,6 +14,9 @@ test: check
 test-through-ray: .venv/installed
 	$(BIN)/python -m pytest --ignore=tests/benchmarks -m slow --durations=15
 
+# With both halves running, threads that wait for one another take each other's processor.
+test-in-process: export OMP_NUM_THREADS = 1
+test-in-process: export OPENBLAS_NUM_THREADS = 1
 test-in-process: .venv/installed
 	$(BIN)/python -m pytest --ignore=tests/benchmarks -m 'not slow' --durations=15
 

@@ -4,24 +4,22 @@ Run: make benchmark. Not part of the test suite's verdict: a slow machine is no 
 """
 
 import dataclasses
-import itertools
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 
-from siamray.cluster import connected
 from siamray.compose import compose
 from siamray.data.pairs import PairCutter, pair_batches, patch_side
 from siamray.data.preparation import prepare
-from siamray.pretraining import encoder, loop, trainer
+from siamray.pretraining import encoder, loop
 from siamray.pretraining.arithmetic import choose
-from siamray.pretraining.loop import _batches, epoch_pairs, training_pairs
+from siamray.pretraining.loop import epoch_pairs, training_pairs
 from siamray.pretraining.siamese import siamese_loss
+from siamray.pretraining.steps import deal
 from siamray.pretraining.worker import Worker
 
 pytestmark = pytest.mark.benchmark
@@ -46,7 +44,7 @@ def test_loader_and_loop_against_bare_training(pixels: int, tmp_path: Path, benc
     method = dataclasses.replace(config.pretraining, precision=arithmetic.name)
     config = dataclasses.replace(config, pretraining=method)
     pairs = epoch_pairs(training_pairs(config, store), config, 0)
-    batch, steps = _batches(len(pairs), method, Worker())
+    steps, batch = len(dealt := deal(len(pairs), method, 1, uneven=True)), int(dealt[0, 0])
     batches = [pairs.iloc[step * batch : (step + 1) * batch] for step in range(steps)]
     cutter = PairCutter(store, config.pairs)
 
@@ -123,41 +121,3 @@ def test_a_patch_against_plain_lightly_simclr(
     theirs, own = (min(times) / images * 1000 for times in zip(*took, strict=True))
     print(f"\n{method} {side} px {run.learner.arithmetic.name}: {own:.2f} ms an encoder image, lightly {theirs:.2f} ms")
     print(f"lightly / ours: {theirs / own:.2f} (aim: at least 1.5)")
-
-
-def test_start_of_a_trial_after_the_first(tmp_path: Path, benchmark: Callable[..., object]) -> None:
-    from rich.console import Console
-
-    from siamray.sweeps import results
-    from siamray.sweeps.ablation import make_trial
-    from siamray.sweeps.runner import run_trials
-
-    config = compose(
-        "sweep", [*WORDS, "pretraining.epochs=0", "pretraining.precision=float32", "downstream.examples=0"]
-    )
-    store = prepare(config, progress=False)
-    trials = [
-        make_trial("start", "variant", dataclasses.replace(config, seed=seed), store.fingerprint) for seed in range(6)
-    ]
-    experiment = tmp_path / "starts"
-    one_at_a_time = dataclasses.replace(config.cluster, cpus=1)
-    with connected(config.cluster, cpus=1):
-        run_trials(trials, {t.trial_id: store.path for t in trials}, experiment, one_at_a_time, Console(quiet=True))
-    records = [results.read_trial(experiment / results.TRIALS_FOLDER / trial.trial_id) for trial in trials]
-    spans = sorted((pd.Timestamp(record["started"]), pd.Timestamp(record["ended"])) for record in records)
-    gaps = [(later[0] - earlier[1]).total_seconds() for earlier, later in itertools.pairwise(spans)]
-    benchmark(lambda: None)
-    print(f"\nfrom the end of one trial to the start of the next, in s (clock of whole seconds): {gaps} (aim: under 3)")
-
-
-def test_train_workers_against_training_in_process(tmp_path: Path, benchmark: Callable[..., object]) -> None:
-    config = compose("pretrain", [*WORDS, "pretraining.epochs=1", "pretraining.precision=float32"])
-    config = dataclasses.replace(config, pretraining=dataclasses.replace(config.pretraining, pairs_per_epoch=64))
-    store = prepare(config, progress=False)
-    in_process = seconds(lambda: trainer.pretrain(config, store, tmp_path / "alone"))
-    asked = dataclasses.replace(config, cluster=dataclasses.replace(config.cluster, workers=1))
-    with connected(asked.cluster, cpus=2):
-        on_worker = [seconds(lambda n=n: trainer.pretrain(asked, store, tmp_path / f"w{n}")) for n in range(2)]
-    benchmark(lambda: None)
-    workers = ", then ".join(f"{value:.1f} s" for value in on_worker)
-    print(f"\none epoch of 64 pairs: in process {in_process:.1f} s; on a Train worker {workers}")

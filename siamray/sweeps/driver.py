@@ -41,6 +41,10 @@ class Driver:
     started: str | None = None
 
 
+class TakenOver(UserError):
+    """Another driver runs the experiment at a URL, since this one was away from it for too long."""
+
+
 @contextmanager
 def sole_driver(experiment: Location, own: str = "") -> Iterator[Callable[[], None]]:
     """Holds an experiment for one driver; a killed one lets go of it.
@@ -51,7 +55,7 @@ def sole_driver(experiment: Location, own: str = "") -> Iterator[Callable[[], No
             with the same name is dead.
 
     Yields:
-        What raises a UserError where another driver has taken over, as this one was away for too long.
+        What raises TakenOver where another driver has done so, as this one was away for too long.
 
     Raises:
         UserError: if another sweep of the same experiment runs, or it cannot be written to.
@@ -121,8 +125,8 @@ def _sole_driver_at(url: UPath, own: str) -> Iterator[Callable[[], None]]:
     here = Driver(os.getpid(), platform.node(), datetime.now(UTC).isoformat(timespec="seconds"))
     mine = {**vars(here), "copy": own, "token": uuid.uuid4().hex}
 
-    def taken_over() -> UserError:
-        return UserError(
+    def taken_over() -> TakenOver:
+        return TakenOver(
             f"{url}: another sweep runs this experiment since this one could not reach it; what this one did is in its "
             "cache, and is sent when the same command is given again after the other has ended"
         )

@@ -34,7 +34,7 @@ from upath import UPath
 from siamray.errors import UserError
 from siamray.files import Location, cache_folder, location, reaching, send, write_json, writing_to
 from siamray.sweeps.contract import EXPERIMENT_FILE, TRIAL_FILE, TRIALS_FOLDER
-from siamray.sweeps.driver import LOCK_FILE, sole_driver
+from siamray.sweeps.driver import LOCK_FILE, TakenOver, sole_driver
 
 KEEP_SECONDS = 60
 """Seconds at least between two times that a running trial, or the experiment's table, is sent."""
@@ -162,7 +162,8 @@ def send_experiment(experiment: Path, trials: bool = True) -> None:
         trials: whether to look at the trials too; not while they run.
 
     Raises:
-        UserError: the URL cannot be written to, or another driver has taken over, as this one was away for too long.
+        TakenOver: another driver runs the experiment, as this one was away for too long; nothing is sent.
+        UserError: the URL cannot be written to.
     """
     copy = _copy_of(experiment)
     if copy is None:
@@ -173,6 +174,23 @@ def send_experiment(experiment: Path, trials: bool = True) -> None:
     for trial_id in sorted(path.name for path in folders if trials and path.is_dir() and path.name[0] != "."):
         _send(copy, trial_id)
     _send(copy, "")
+
+
+def send_meanwhile(experiment: Path) -> None:
+    """Sends an experiment's own files while its trials run; what cannot be reached for a while gets them later.
+
+    Args:
+        experiment: ``<results>/<experiment>``; nothing is done about one that is no copy.
+
+    Raises:
+        TakenOver: another driver runs the experiment: what this one goes on to compute would be told to no one.
+    """
+    try:
+        send_experiment(experiment, trials=False)
+    except TakenOver:
+        raise
+    except UserError:
+        pass
 
 
 def fetch_trial(experiment: Path, trial_id: str) -> None:

@@ -20,9 +20,10 @@ from siamray.pretraining.worker_group import WAITING_CPUS, WorkerGroup
 from siamray.provenance import software
 from siamray.sweeps import results
 from siamray.sweeps.ablation import Trial
+from siamray.sweeps.driver import TakenOver
 from siamray.sweeps.interruption import Interruption
 from siamray.sweeps.progress import Shown
-from siamray.sweeps.remote_results import attempt, fetch_trial, send_experiment, url_of
+from siamray.sweeps.remote_results import attempt, fetch_trial, send_experiment, send_meanwhile, url_of
 from siamray.sweeps.trial import describe, run_trial, trial_to_dict
 
 # Ray Tune keeps about 0.1 MB of every trial until its run ends, and looks through all of them. A round costs the start
@@ -92,7 +93,7 @@ def run_trials(
 
     Raises:
         UserError: if a trial's workers can never be placed.
-        DiskFull, RayEnded: what had not ended left no result, and its checkpoint.
+        DiskFull, RayEnded, TakenOver: what had not ended left no result, and its checkpoint.
         Interrupted: a signal asked for the end; what had not ended left no result, and its checkpoint.
     """
     if not trials:
@@ -118,8 +119,8 @@ def run_trials(
             with shown.shown():
                 failures = _in_rounds(specifications, cluster, at_a_time, events)
             interruption.end()
-            if events.full:
-                raise DiskFull(events.full)
+            if events.hindrance is not None:
+                raise events.hindrance
             # Trials fail when Ray ends under them, and are not to blame.
             if reason := ended(dying=bool(failures)):
                 raise RayEnded(reason)
@@ -224,17 +225,17 @@ class _Events:
     """What Ray Tune tells of its trials, passed on to the console, and now and then to the table on disk.
 
     Attributes:
-        full: why nothing can be written any more; "" while it can.
+        hindrance: why the sweep cannot go on: a full disk, or another driver that has taken over; None while it can.
     """
 
     def __init__(self, shown: Shown, experiment: Path, interruption: Interruption) -> None:
-        self.full = ""
+        self.hindrance: UserError | None = None
         self._shown, self._experiment, self._interruption = shown, experiment, interruption
         self._collected = time.monotonic()
 
     def over(self) -> bool:
         """Whether all trials are to end."""
-        return bool(self._interruption.asked or self.full)
+        return bool(self._interruption.asked or self.hindrance)
 
     def start(self, trial: Any) -> None:
         """A trial starts."""
@@ -243,9 +244,10 @@ class _Events:
     def epoch(self, trial: Any, result: dict[str, Any]) -> None:
         """A trial has reported an epoch, or that it cannot write."""
         if _FULL in result:
-            self.full = result[_FULL]
+            self.hindrance = DiskFull(result[_FULL])
             return
         self._shown.epoch(_name(trial.config), int(result.get("epoch", 0)))
+        self._collect()
 
     def end(self, trial: Any, failed: bool) -> None:
         """A trial has ended: with a result, with a reason of its own why it has none, or by an error."""
@@ -261,11 +263,15 @@ class _Events:
             with suppress(FileNotFoundError, results.Unreadable):
                 reason = results.read_trial(folder)["reason"]
         self._shown.end(name, failed, reason)
-        if time.monotonic() - self._collected > COLLECT_SECONDS:
-            try:
-                results.collect(self._experiment)
-            except DiskFull as error:
-                self.full = str(error)
-            with suppress(UserError):
-                send_experiment(self._experiment, trials=False)
-            self._collected = time.monotonic()
+        self._collect()
+
+    def _collect(self) -> None:
+        """Makes what others read of the experiment, once in a while."""
+        if self.hindrance is not None or time.monotonic() - self._collected < COLLECT_SECONDS:
+            return
+        try:
+            results.collect(self._experiment)
+            send_meanwhile(self._experiment)
+        except (DiskFull, TakenOver) as error:
+            self.hindrance = error
+        self._collected = time.monotonic()

@@ -36,7 +36,7 @@ from siamray.sweeps.early_stopping import Examination, answer, forget_answer, re
 from siamray.sweeps.fixed_arithmetic import fix_arithmetic
 from siamray.sweeps.importance import importances
 from siamray.sweeps.interruption import Interruption
-from siamray.sweeps.remote_results import KEEP_SECONDS, attempt, fetch_trial, send_experiment, url_of
+from siamray.sweeps.remote_results import KEEP_SECONDS, attempt, fetch_trial, send_meanwhile, url_of
 from siamray.sweeps.runner import concurrency, last_line, trial_resources
 from siamray.sweeps.space import search_overrides, suggest
 from siamray.sweeps.trial import describe, run_trial, trial_to_dict
@@ -96,7 +96,7 @@ def run_search(config: Config, words: list[str], store: Store, experiment: Path,
 
     Raises:
         UserError: see `studies.check_search`; a folder that holds another search; workers that can never be placed.
-        DiskFull, RayEnded, Interrupted: as `conduct`.
+        DiskFull, RayEnded, TakenOver, Interrupted: as `conduct`.
     """
     base = base_words(words)
 
@@ -129,6 +129,7 @@ def conduct(
 
     Raises:
         DiskFull, RayEnded: the trials that ran keep their checkpoints, and the study asks for their settings again.
+        TakenOver: another driver goes on with the search at its URL.
         Interrupted: a signal asked for the end; the same holds.
     """
     search = config.search
@@ -252,10 +253,9 @@ class _Driver:
             self.console.print(note, soft_wrap=True)
 
     def _send(self) -> None:
-        """Sends the study as it is now, where results lie at a URL; what is away for a while is sent the next time."""
+        """Sends the study as it is now, where results lie at a URL."""
         self.sent = time.monotonic()
-        with suppress(UserError):
-            send_experiment(self.experiment, trials=False)
+        send_meanwhile(self.experiment)
 
     def _may_ask(self) -> bool:
         return (

@@ -1,10 +1,15 @@
 """Trials are placed so that none waits for ever."""
 
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
 import pytest
 
 from siamray.config import ClusterConfig
 from siamray.errors import UserError
 from siamray.sweeps import runner
+from siamray.sweeps.driver import TakenOver
 from siamray.sweeps.runner import concurrency, trial_resources
 
 
@@ -54,3 +59,21 @@ def test_a_sweep_of_any_length_is_given_to_ray_tune_in_rounds(monkeypatch: pytes
     assert runner._in_rounds(specifications, ClusterConfig(), 1, events) == {"4": "lost"}  # type: ignore[arg-type]
     # An end that was asked for is the end of all rounds.
     assert rounds == [["0", "1", "2"], ["3", "4", "5"], ["6", "7", "8"]]
+
+
+def test_a_sweep_that_was_taken_over_ends_its_trials_and_says_so(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def sent(experiment: Path) -> None:
+        raise TakenOver("another sweep runs this experiment")
+
+    monkeypatch.setattr(runner, "send_meanwhile", sent)
+    monkeypatch.setattr(runner, "COLLECT_SECONDS", 0)
+    monkeypatch.setattr(runner.results, "collect", lambda _: None)
+    shown = SimpleNamespace(epoch=lambda *_: None)
+    events = runner._Events(shown, tmp_path, SimpleNamespace(asked=0))  # type: ignore[arg-type]
+    assert not events.over()
+    trial = SimpleNamespace(config={"specification": json.dumps({"folder": "trials/soft-s0"})})
+    events.epoch(trial, {"epoch": 1})
+    assert events.over()
+    assert isinstance(events.hindrance, TakenOver)

@@ -6,10 +6,9 @@ from typing import Any
 import pytest
 from upath import UPath
 
-from siamray.errors import UserError
 from siamray.files import read_bytes, write_json
 from siamray.sweeps import results
-from siamray.sweeps.driver import LOCK_FILE
+from siamray.sweeps.driver import LOCK_FILE, TakenOver
 from siamray.sweeps.remote_results import attempt, url_of, worked_on
 from siamray.sweeps.study import STUDY_FILE, own_trials
 from tests.sweeps.test_remote_results import move, names
@@ -60,7 +59,7 @@ def test_a_search_goes_on_on_another_machine_and_runs_no_setting_twice(
         with monkeypatch.context() as patched:
             if not study_sent:
                 # Lost before it was: the trials that have ended are all that is known.
-                patched.setattr("siamray.sweeps.search.send_experiment", lambda *_, **__: None)
+                patched.setattr("siamray.sweeps.search.send_meanwhile", lambda *_, **__: None)
             with pytest.raises(KeyboardInterrupt):
                 search_until_lost(s3, fakes)
         assert ended_at(s3) > before
@@ -86,23 +85,21 @@ def test_a_stopped_trial_is_pruned_at_a_url_too(s3: UPath, tmp_path: Path, monke
     assert set(found.table.trial_id) == ended_at(s3)
 
 
-def search_while_taken_over(place: UPath) -> None:
-    class TakenOver(AtAUrl):
-        def ended(self, seconds: float) -> dict[str, str]:
-            write_json(place / "s" / LOCK_FILE, {"token": "another", "beat": 0})
-            place.fs.pipe_file((place / "s" / STUDY_FILE).path, b"the other's")
-            return super().ended(seconds)
-
-    with worked_on(str(place), "s") as folder:
-        run(folder / "s", TakenOver())
-
-
-def test_a_driver_that_was_taken_over_leaves_the_study_of_the_other(
+def test_a_driver_that_was_taken_over_leaves_the_study_of_the_other_and_starts_nothing_more(
     s3: UPath, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    class Overtaken(AtAUrl):
+        def ended(self, seconds: float) -> dict[str, str]:
+            write_json(s3 / "s" / LOCK_FILE, {"token": "another", "beat": 0})
+            s3.fs.pipe_file((s3 / "s" / STUDY_FILE).path, b"the other's")
+            return super().ended(seconds)
+
     move(tmp_path, monkeypatch)
-    with pytest.raises(UserError, match="another sweep runs this experiment since"):
-        search_while_taken_over(s3)
+    fakes = Overtaken(slots=2)
+    with pytest.raises(TakenOver, match="another sweep runs this experiment since"), worked_on(str(s3), "s") as folder:
+        run(folder / "s", fakes)
+    # Of six.
+    assert len(fakes.started) == 2
     assert read_bytes(s3 / "s" / STUDY_FILE) == b"the other's"
 
 

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from dashboards.figures import forest, style
 
-GROUPINGS = {"category": "kind of lesion", "density": "density", "view": "view", "vendor": "vendor"}
+GROUPINGS = {"category": "kind of lesion", "density": "density", "view": "view", "vendor": "vendor",
+             "site": "site"}  # fmt: skip
 """Column of the predictions, or of the women's images, -> what it divides the samples by."""
 
 COLUMNS = ["grouping", "subgroup", "variant", "value", "effect", "low", "high", "women", "lesions", "normals"]
@@ -30,7 +31,7 @@ def data(
     they say nothing of the luck of seeds. Of a kind of lesion, its patches are held against all normal ones.
 
     Args:
-        predictions: (variant, seed, fold) -> PREDICTION_COLUMNS, and vendor where it is known.
+        predictions: (variant, seed, fold) -> PREDICTION_COLUMNS, and vendor and site where they are known.
         reference: the variant that the others are compared with.
         task: of the predictions.
         score: of the predictions.
@@ -59,6 +60,20 @@ def data(
         for subgroup in known:
             rows += _subgroup(tested, reference, grouping, subgroup, women, draws)
     return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def of_women(images: pd.DataFrame, column: str) -> "pd.Series[str]":
+    """Finds the women whose images all say the same; a woman of two vendors is in the subgroup of neither.
+
+    Args:
+        images: IMAGE_COLUMNS.
+        column: of the images.
+
+    Returns:
+        [women] what they say, by woman_id.
+    """
+    words = images.dropna(subset=[column]).groupby("woman_id")[column].agg(["nunique", "first"])
+    return words.loc[words["nunique"] == 1, "first"]
 
 
 def draw(found: pd.DataFrame, reference: str, looks: dict[str, style.Look]) -> list[go.Figure]:

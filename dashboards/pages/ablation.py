@@ -147,12 +147,12 @@ def within_subgroups(view: View) -> parts.Parts:
 
 
 def _subgroups(view: View, task: str, score: str) -> pd.DataFrame:
-    images = view.recorded.images().dropna(subset=["vendor"])
-    vendor = images.drop_duplicates("woman_id").set_index("woman_id")["vendor"]
+    images = view.recorded.images()
+    origins = {column: subgroups.of_women(images, column) for column in ("vendor", "site")}
 
     def predicted(trial_id: str) -> pd.DataFrame:
         rows = view.results.predictions(trial_id)
-        return rows.assign(vendor=rows["woman_id"].map(vendor))
+        return rows.assign(**{column: rows["woman_id"].map(origin) for column, origin in origins.items()})
 
     predictions = {
         (str(row["variant"]), int(row["seed"]), int(row["fold"])): predicted(str(row["trial_id"]))

@@ -40,6 +40,7 @@ _GROUPS: dict[str, tuple[Any, ...]] = {
     "breasts by what counts as normal": (),
     "findings": CATEGORIES,
     "images by vendor": VENDORS,
+    "images by site": (),
 }
 
 
@@ -352,6 +353,7 @@ def _label_counts(images: pd.DataFrame, findings: pd.DataFrame, normal: NormalCo
         ("breasts by what counts as normal", breasts["state"]),
         ("findings", own["category"]),
         ("images by vendor", vendors),
+        ("images by site", images["site"]),
     ):
         found = values.value_counts()
         names = _GROUPS[group] or sorted(found.index)

@@ -114,6 +114,35 @@ def test_a_subgroups_difference_is_that_of_its_samples() -> None:
     assert len(subgroups.draw(found, "soft", style.looks(["soft", "hard"]))) == found["subgroup"].nunique()
 
 
+def test_women_of_two_sites_are_in_the_subgroup_of_neither() -> None:
+    images = pd.DataFrame({"woman_id": ["a", "a", "b", "b", "c", "d"], "site": ["1", "1", "1", "2", None, "2"]})
+    assert subgroups.of_women(images, "site").to_dict() == {"a": "1", "d": "2"}
+
+
+def test_a_difference_within_a_site_is_that_of_its_women() -> None:
+    tables = {
+        (name, 0, 0): generated_results._predictions(name, np.random.default_rng(seed))
+        for seed, name in enumerate(("soft", "hard"))
+    }
+    # The last three women are of no known site.
+    north, south = "w010", "w021"
+    tables = {
+        trial: table.assign(
+            site=np.select([table["woman_id"] < north, table["woman_id"] < south], ["north", "south"], None)
+        )
+        for trial, table in tables.items()
+    }
+    found = subgroups.data(tables, "soft", "patches", "linear")
+    assert set(found.loc[found["grouping"] == "site", "subgroup"]) == {"north", "south"}
+    row = found[(found["subgroup"] == "north") & (found["variant"] == "hard")].iloc[0]
+    own = {
+        trial[0]: table[(table["score"] == "linear") & (table["site"] == "north")] for trial, table in tables.items()
+    }
+    values = {name: roc_auc_score(table["label"], table["value"]) for name, table in own.items()}
+    assert row["effect"] == pytest.approx(values["hard"] - values["soft"])
+    assert row["women"] == own["soft"]["woman_id"].nunique() < tables["soft", 0, 0]["woman_id"].nunique()
+
+
 def test_the_soft_label_is_the_posterior_of_the_component_of_greatest_distances() -> None:
     weights, means, deviations = [0.3, 0.7], [1.2, 0.4], [0.2, 0.1]
     x = np.array([0.2, 0.8, 1.5])

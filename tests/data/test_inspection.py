@@ -329,6 +329,12 @@ def test_splits_and_labels_are_those_that_training_will_deal(tiny_config: Config
     assert sum(labels(record, "findings").values()) == len(tiny_store.findings)
 
 
+def test_images_are_counted_by_the_sites_that_the_source_tells(data: Set) -> None:
+    for row in data.exams:
+        row["site"] = {"w00": "north", "w01": "2"}.get(row["woman_id"])
+    assert labels(data.inspected(), "images by site") == {"2": 2, "north": 2, "unknown": 12}
+
+
 def test_the_official_split_counts_only_if_it_shall(data: Set) -> None:
     for row in data.exams:
         row["split"] = "test" if row["woman_id"] in ("w00", "w01", "w02") else "training"

@@ -134,7 +134,6 @@ def draw(
     better = "lower" if direction == "minimize" else "higher"
     caption = (
         f"A line is a trial, coloured by the {metric_name(objective)} ({better} is better, yellow is best). {sampled}. "
-        "Pull along an axis to choose a range: the table below shows the trials within; a click on the axis lets go. "
         f"{'Lowest on an axis: its option was not drawn. ' if any(axis.incomplete for axis in drawn) else ''}"
         "No intervals: one seed each."
     )

@@ -189,7 +189,11 @@ def lines(view: View) -> parts.Parts:
         within = len(brushed(view, own))
         words = f"{within:,} of {len(own):,} trials lie in what is brushed: the table below shows them."
         told = [html.P(words, id="brushed", className="answer", role="status")] if ranges else []
-        return [html.Div(parts.figure(view, drawn, "parallel", titled=False), className="wide"), *told]
+        way = html.P(
+            "Pull along an axis to choose a range: the table shows the trials within; a click on the axis lets go.",
+            className="note live-only",
+        )
+        return [html.Div(parts.figure(view, drawn, "parallel", titled=False), className="wide"), way, *told]
 
     def listed() -> parts.Parts:
         frame = table(view)

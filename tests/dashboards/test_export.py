@@ -43,6 +43,8 @@ def test_the_file_has_every_page_and_its_links_stay_in_it(file: Path) -> None:
         "Images left out", "Contact sheet", "not a medical device",
     ):  # fmt: skip
         assert words in page.text, words
+    # What only the app can do is not asked for.
+    assert "Pull along" not in page.text
     names = {attributes.get("id") for _, attributes in page.elements}
     links = [str(attributes.get("href")) for tag, attributes in page.elements if tag == "a"]
     assert len(links) > 20

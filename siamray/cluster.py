@@ -156,7 +156,9 @@ def _start(cluster: ClusterConfig, cpus: int | None) -> dict[str, float]:
             if left and time.monotonic() - begun > _IN_TIME_SECONDS:
                 continue
             said = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[:200]
-            reason = f"Ray does not start on this machine ({said}); {less_load}"
+            # Of the socket that it makes in a temporary folder.
+            remedy = "name a shorter folder by TMPDIR" if "AF_UNIX path" in said else less_load
+            reason = f"Ray does not start on this machine ({said}); {remedy}"
             raise UserError(reason if here else f"{absent} that answers ({said})") from None
         finally:
             if main:

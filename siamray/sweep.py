@@ -75,13 +75,11 @@ def main(words: list[str]) -> None:
     if (config.ablation is None) == (config.search is None):
         raise UserError("name one ablation=NAME or one search=NAME; --help lists them")
     if config.check:
-        _check_url(config)
         check_cluster(config, table_console())
         return
     check_tracking(config)
     asked = config.ablation or config.search
     assert asked is not None
-    _check_url(config)
     with worked_on(config.results, asked.name, look=config.dry_run) as folder:
         _run(dataclasses.replace(config, results=str(folder)), words, Console(stderr=True))
     if "://" in config.results and not config.dry_run:
@@ -379,27 +377,6 @@ def _confirmation(
         found.notes.append("the winner is the base itself: there is nothing to confirm")
         return none, []
     return planned, list_trials(planned, composed, lambda chosen: (chosen, store.fingerprint))
-
-
-def _check_url(config: Config) -> None:
-    """Refuses what cannot be done with results at a URL.
-
-    Raises:
-        UserError: workers of one trial, or a trial and the driver that may stop it, on several machines, which need a
-            folder that all of them see.
-    """
-    if "://" not in config.results:
-        return
-    if config.search is not None and config.search.pruner != "none" and config.cluster.address is not None:
-        raise UserError(
-            f"results={config.results}: search.pruner={config.search.pruner} needs a folder that all machines of a "
-            "cluster share; name one: results=DIR, or search.pruner=none"
-        )
-    if config.cluster.workers and config.cluster.address is not None:
-        raise UserError(
-            f"results={config.results}: the Ray Train workers of a trial need a folder that all machines of a cluster "
-            "share; name one: results=DIR, or cluster.workers=0"
-        )
 
 
 def _shown(

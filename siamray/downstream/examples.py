@@ -37,20 +37,20 @@ class EpochMaps:
     Attributes:
         config: the configuration, as plain dictionaries: it is pickled for Ray Train workers.
         store: folder of the prepared exams.
-        folder: of the examples.
+        examples: name of their folder in that of the run.
     """
 
     config: dict[str, Any]
     store: str
-    folder: str
+    examples: str
 
-    def __call__(self, epoch: int, encoder: PairEncoder) -> bool:
+    def __call__(self, epoch: int, encoder: PairEncoder, folder: Path) -> bool:
         """Writes the maps if this epoch's are wanted; always goes on."""
         config = from_dict(self.config)
         if epoch in kept_epochs(config):
             store = Store.open(self.store)
             maps = distance_maps(encoder, store, config, PairCutter(store, config.pairs))
-            write_parquet(Path(self.folder) / f"maps_epoch{epoch}.parquet", maps)
+            write_parquet(folder / self.examples / f"maps_epoch{epoch}.parquet", maps)
         return True
 
 

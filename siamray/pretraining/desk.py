@@ -1,5 +1,7 @@
 """Trainings come in from a process that waits, and go out to the workers that do them; what they tell comes back.
 
+Where the workers do not see the folder of the process, its files go the same way.
+
 Imports no torch: the actor is there in a second, and its process stays small.
 """
 
@@ -25,6 +27,8 @@ class Desk:
         self._number = 0
         self._packed: bytes | None = None
         self._told: list[tuple[str, Any]] = []
+        self._files: dict[str, bytes] | None = None
+        self._arrived: dict[str, bytes] = {}
         self._closed = False
 
     async def put(self, packed: bytes) -> int:
@@ -40,7 +44,7 @@ class Desk:
             if self._closed:
                 return 0
             self._number += 1
-            self._packed, self._told = packed, []
+            self._packed, self._told, self._files, self._arrived = packed, [], None, {}
             self._changed.notify_all()
             return self._number
 
@@ -89,6 +93,53 @@ class Desk:
             self._changed.notify_all()
             return True
 
+    async def files(self, number: int) -> dict[str, bytes]:
+        """Gives a worker the files of the training's folder, as they were kept last; asks the process for them first.
+
+        Args:
+            number: of the training.
+
+        Returns:
+            Name below the folder -> content; the same for all workers that are started together. None of a training
+            that nobody waits for any more.
+        """
+        async with self._changed:
+            if ("apart", None) not in self._told:
+                self._told.append(("apart", None))
+                self._changed.notify_all()
+            await self._changed.wait_for(lambda: self._closed or number != self._number or self._files is not None)
+            return self._files or {}
+
+    async def lay(self, files: dict[str, bytes]) -> None:
+        """Lays the files of the process's folder on the desk, once it was told ``apart``."""
+        async with self._changed:
+            self._files = files
+            self._changed.notify_all()
+
+    async def keep(self, number: int, files: dict[str, bytes]) -> bool:
+        """Takes files that the leading worker has made.
+
+        Args:
+            number: of the training.
+            files: name below its folder -> content.
+
+        Returns:
+            Whether the training is still wanted.
+        """
+        async with self._changed:
+            if self._closed or number != self._number or self._packed is None:
+                return False
+            self._files = (self._files or {}) | files
+            self._arrived |= files
+            self._told.append(("files", None))
+            self._changed.notify_all()
+            return True
+
+    async def arrived(self) -> dict[str, bytes]:
+        """Gives the process the files that were kept since it asked last."""
+        arrived, self._arrived = self._arrived, {}
+        return arrived
+
     async def told(self, seen: int) -> list[tuple[str, Any]]:
         """Waits for something new of the training that was put last.
 
@@ -96,7 +147,8 @@ class Desk:
             seen: how many things are known already.
 
         Returns:
-            The others, in order, each with its kind and value; ``taken`` is the first one.
+            The others, in order, each with its kind and value; ``taken`` is the first one, ``apart`` asks for files,
+            and ``files`` says that some have arrived.
         """
         async with self._changed:
             await self._changed.wait_for(lambda: len(self._told) > seen)

@@ -33,8 +33,9 @@ from siamray.pretraining.worker import Worker
 from siamray.seeds import named_seed
 
 Report = Callable[[dict[str, Any]], None]
-Examine = Callable[[int, encoder.PairEncoder], bool]
-"""Given the number of epochs done and the encoder as it would be exported then; says whether to go on."""
+Examine = Callable[[int, encoder.PairEncoder, Path], bool]
+"""Given the number of epochs done, the encoder as it would be exported then, and the folder that the leading worker
+writes to; says whether to go on."""
 
 
 class DivergedError(RuntimeError):
@@ -90,11 +91,11 @@ def train(
     Args:
         config: the configuration; its seed seeds everything.
         store: the prepared exams; only training women are used.
-        folder: of the run, shared by all workers.
+        folder: of the run; all workers find the same checkpoint in it, and the leading one writes.
         worker: this worker among all.
         report: told one record per epoch by the leading worker's numbers; called by every worker.
-        examine: asked by the leading worker after every epoch but the last; it gets a copy, and the training has the
-            same numbers with it as without.
+        examine: asked by the leading worker after every epoch but the last; it gets a copy of the encoder, and the
+            training has the same numbers with it as without.
 
     Raises:
         UserError: no pairs, too few for the workers where the method or batch norms need some on each, a checkpoint of
@@ -401,7 +402,7 @@ def _examined(run: _Run, epoch: int, examine: Examine | None) -> bool:
             # On the CPU, where an exported encoder is evaluated, so that the last epoch would give the same numbers.
             examined = copy.deepcopy(cast(encoder.PairEncoder, run.networks[0])).cpu().eval()
             examined.metadata = {**examined.metadata, **_metadata(run)}
-            go_on = examine(epoch, examined)
+            go_on = examine(epoch, examined, run.folder)
     return bool(run.worker.broadcast(go_on))
 
 

@@ -4,14 +4,18 @@ Starting Ray Train's controller and workers, each of which imports torch, takes 
 encoder takes a minute. So one Train run does many trainings. Its train function asks for the next one, and where Ray
 Train starts it anew, because a worker or a machine was lost, for the one that has not ended: that goes on from its
 checkpoint.
+
+Workers that see the run's folder write into it. On a cluster without a common disk, where one of them does not, each
+trains in a temporary folder, and the leading worker's files come back over the desk after every epoch.
 """
 
 import gc
 import pickle
 import random
+import tempfile
 import threading
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,7 +28,7 @@ from siamray.config import ClusterConfig, Config
 from siamray.data.store import Store
 from siamray.errors import DiskFull, UserError
 from siamray.nodes import refuse_other_software
-from siamray.pretraining import loop
+from siamray.pretraining import loop, own_folder
 from siamray.pretraining.desk import Desk
 from siamray.pretraining.loop import DivergedError, Examine, Report, StoppedError
 from siamray.pretraining.threads import threads
@@ -85,7 +89,7 @@ class WorkerGroup:
         Args:
             config: its cluster section says how many workers, with what.
             store: the prepared exams, reachable from all workers.
-            folder: of the run, reachable from all workers.
+            folder: of the run, whether or not the workers see it.
             report: told one record per epoch, in this process.
             examine: see loop.train; it is pickled for the workers.
 
@@ -94,6 +98,7 @@ class WorkerGroup:
             ray.train.TrainingFailedError: workers were lost, or raised, more often than cluster.failures allows.
         """
         task = {
+            "mark": own_folder.mark(folder),
             "config": to_dict(config),
             "store": str(store.path),
             "folder": str(folder),
@@ -106,12 +111,14 @@ class WorkerGroup:
         kept = self._run is not None
         run = self._run = self._run or _start(config.cluster, folder)
         try:
-            ended = _wait(run, packed, report)
+            ended = _wait(run, packed, folder, report)
         except BaseException:
             # Whoever waits no more, as at Ctrl-C, does not wait for the end either.
             run.desk.close.remote()
             self._run = None
             raise
+        finally:
+            own_folder.unmark(folder)
         if ended.kind == "done":
             return
         if ended.kind in _VERDICTS:
@@ -136,7 +143,7 @@ class WorkerGroup:
         ray.kill(run.desk)
 
 
-def _wait(run: _TrainRun, packed: bytes, report: Report) -> "_Ended":
+def _wait(run: _TrainRun, packed: bytes, folder: Path, report: Report) -> "_Ended":
     """Hands a training to the workers and waits for its end, or theirs."""
     import ray
 
@@ -154,6 +161,10 @@ def _wait(run: _TrainRun, packed: bytes, report: Report) -> "_Ended":
             seen += 1
             if kind == "epoch":
                 report(value)
+            elif kind == "apart":
+                ray.get(run.desk.lay.remote(own_folder.Changes(folder, RAY_FOLDER).take()))
+            elif kind == "files":
+                own_folder.unpack(folder, ray.get(run.desk.arrived.remote()))
             elif kind != "taken":
                 return _Ended(kind, value, True)
         waiting = None if ready else waiting
@@ -211,28 +222,37 @@ def _work(settings: dict[str, Any]) -> None:
     desk, number = settings["desk"], 0
     while (taken := ray.get(desk.take.remote(number))) is not None:
         number, packed = taken
-        _train(pickle.loads(packed), worker, _teller(desk, number))
+        _train(pickle.loads(packed), worker, _AtDesk(desk, number))
         # Networks hold themselves in circles; their memory and that of cached images is the next training's.
         gc.collect()
         if worker.device.type == "cuda":
             torch.cuda.empty_cache()
 
 
-def _teller(desk: Any, number: int) -> Callable[[str, Any], bool]:
-    import ray
+class _AtDesk:
+    """A training as its workers talk of it; see Desk."""
 
-    return lambda kind, value: bool(ray.get(desk.tell.remote(number, kind, value)))
+    def __init__(self, desk: Any, number: int) -> None:
+        self._desk, self._number = desk, number
+
+    def tell(self, kind: str, value: Any = None) -> bool:
+        return self._ask("tell", kind, value)  # type: ignore[no-any-return]
+
+    def files(self) -> own_folder.Files:
+        return self._ask("files")  # type: ignore[no-any-return]
+
+    def keep(self, files: own_folder.Files) -> bool:
+        return self._ask("keep", files)  # type: ignore[no-any-return]
+
+    def _ask(self, what: str, *given: Any) -> Any:
+        import ray
+
+        return ray.get(getattr(self._desk, what).remote(self._number, *given))
 
 
-def _train(task: dict[str, Any], worker: Worker, tell: Callable[[str, Any], bool]) -> None:
+def _train(task: dict[str, Any], worker: Worker, desk: _AtDesk) -> None:
     """One training on one worker; says how it ended."""
     config = from_dict(task["config"])
-
-    def report(record: dict[str, Any]) -> None:
-        # Not through ray.train.report, which waits for the controller's next look, up to two seconds.
-        if worker.leads and not tell("epoch", record):
-            raise RuntimeError("nobody waits for this training any more")
-
     # Whatever draws from a global generator draws the same in a new process and in one that has trained before.
     seed = named_seed(config.seed, "worker", worker.rank)
     torch.manual_seed(seed)
@@ -241,14 +261,49 @@ def _train(task: dict[str, Any], worker: Worker, tell: Callable[[str, Any], bool
     try:
         refuse_other_software(task["software"])
         store = Store.open(task["store"], config.cluster.chunk_cache_gb)
-        with threads(config.cluster.cpus):
-            loop.train(config, store, Path(task["folder"]), worker, report, task["examine"])
+        with _folder(Path(task["folder"]), task["mark"], worker, desk) as (folder, send):
+
+            def report(record: dict[str, Any]) -> None:
+                if worker.leads:
+                    send()
+                    # Not through ray.train.report, which waits for the controller's next look, up to two seconds.
+                    _wanted(desk.tell("epoch", record))
+
+            with threads(config.cluster.cpus):
+                loop.train(config, store, folder, worker, report, task["examine"])
+            if worker.leads:
+                send()
     except tuple(_VERDICTS.values()) as error:
-        tell(type(error).__name__, str(error))
+        desk.tell(type(error).__name__, str(error))
         # All workers stop together, and one alone has nobody who would wait for it. Else the others may, for ever:
         # Ray Train ends them all and starts them anew.
         if worker.world_size > 1 and not isinstance(error, StoppedError):
             raise
     else:
         if worker.leads:
-            tell("done", None)
+            desk.tell("done")
+
+
+@contextmanager
+def _folder(wanted: Path, mark: str, worker: Worker, desk: _AtDesk) -> Iterator[tuple[Path, Callable[[], None]]]:
+    """Gives a worker the folder to train in, and what sends its files where the process sees another one."""
+    # All or none: one that reads the process's folder may find a later checkpoint than those that ask the desk.
+    if all(worker.gather(own_folder.sees(wanted, mark))):
+        yield wanted, lambda: None
+        return
+    with tempfile.TemporaryDirectory(prefix="siamray-run-") as name:
+        folder = Path(name)
+        own_folder.unpack(folder, desk.files())
+        changes = own_folder.Changes(folder)
+        changes.take()
+
+        def send() -> None:
+            if files := changes.take():
+                _wanted(desk.keep(files))
+
+        yield folder, send
+
+
+def _wanted(told: bool) -> None:
+    if not told:
+        raise RuntimeError("nobody waits for this training any more")

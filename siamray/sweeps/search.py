@@ -7,8 +7,10 @@ spent.json are sent there whenever the study has asked or was told something, tr
 driver elsewhere does not find in the study, it finds as a trial that has ended, and does not run again.
 """
 
+import dataclasses
 import json
 import time
+import uuid
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -32,7 +34,15 @@ from siamray.sweeps import results
 from siamray.sweeps import study as studies
 from siamray.sweeps.ablation import Trial, base_words, make_trial
 from siamray.sweeps.contract import IMPORTANCE_COLUMNS, SELECTION_COLUMNS
-from siamray.sweeps.early_stopping import Examination, answer, forget_answer, read_measured
+from siamray.sweeps.early_stopping import (
+    Board,
+    Examination,
+    answer,
+    answered,
+    forget_answer,
+    read_measured,
+    write_measured,
+)
 from siamray.sweeps.fixed_arithmetic import fix_arithmetic
 from siamray.sweeps.importance import importances
 from siamray.sweeps.interruption import Interruption
@@ -312,7 +322,6 @@ class _Driver:
             examination = Examination(
                 to_dict(running.trial.config),
                 str(self.store.path),
-                str(running.folder),
                 next(iter(studies.objectives(self.search))),
                 self.search.evaluate_every,
             )
@@ -478,6 +487,7 @@ class RayLauncher:
         self._idle: list[Any] = []
         self._store = str(store.path)
         self._tasks: dict[Any, tuple[str, Any]] = {}
+        self._board = _Board()
 
     def start(self, trial: Trial, folder: Path, examination: Examination | None) -> None:
         """Starts a trial."""
@@ -488,6 +498,9 @@ class RayLauncher:
             work = process.work
         there = url_of(folder.parent.parent)
         url = None if there is None else str(there / results.TRIALS_FOLDER / trial.trial_id)
+        if examination is not None and url is not None:
+            examination = dataclasses.replace(examination, board=(self._board.name, trial.trial_id))
+            self._board.add(trial.trial_id, folder)
         reference = work.remote(trial_to_dict(trial), software(), self._store, str(folder), url, examination)
         self._tasks[reference] = trial.trial_id, process
 
@@ -496,9 +509,11 @@ class RayLauncher:
         import ray
 
         ready, _ = ray.wait(list(self._tasks), num_returns=1, timeout=seconds)
+        self._board.exchange()
         found = {}
         for reference in ready:
             trial_id, process = self._tasks.pop(reference)
+            self._board.drop(trial_id)
             try:
                 ray.get(reference)
                 failure = ""
@@ -514,6 +529,49 @@ class RayLauncher:
                 self._idle.append(process)
             found[trial_id] = failure
         return found
+
+
+class _Board:
+    """What trials with results at a URL have measured comes into their folders here, and the answers there go out."""
+
+    def __init__(self) -> None:
+        self.name = f"siamray-board-{uuid.uuid4().hex}"
+        self._actor: Any = None
+        self._folders: dict[str, Path] = {}
+        self._told: dict[str, tuple[int, bool]] = {}
+
+    def add(self, trial_id: str, folder: Path) -> None:
+        """Begins to exchange with a trial."""
+        import ray
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        if self._actor is None:
+            # Beside this driver, so that no other machine's loss takes it away.
+            here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+            self._actor = ray.remote(Board).options(name=self.name, num_cpus=0, scheduling_strategy=here).remote()
+        self._folders[trial_id] = folder
+        self._told.pop(trial_id, None)
+
+    def drop(self, trial_id: str) -> None:
+        """Ends the exchange with a trial."""
+        self._folders.pop(trial_id, None)
+
+    def exchange(self) -> None:
+        """Writes down what was measured since the last time, and passes on what was answered."""
+        import ray
+
+        if self._actor is None:
+            return
+        for trial_id, epoch, metric, value in ray.get(self._actor.take.remote()):
+            folder = self._folders.get(trial_id)
+            # A trial on this machine has written it itself.
+            if folder is not None and epoch not in read_measured(folder, metric):
+                write_measured(folder, epoch, metric, value)
+        for trial_id, folder in self._folders.items():
+            given = answered(folder)
+            if given is not None and given != self._told.get(trial_id):
+                self._told[trial_id] = given
+                self._actor.answer.remote(trial_id, *given)
 
 
 class _Process:

@@ -35,9 +35,9 @@ class _Both:
     maps: EpochMaps
     other: Examine | None
 
-    def __call__(self, epoch: int, encoder: PairEncoder) -> bool:
-        self.maps(epoch, encoder)
-        return self.other is None or self.other(epoch, encoder)
+    def __call__(self, epoch: int, encoder: PairEncoder, folder: Path) -> bool:
+        self.maps(epoch, encoder, folder)
+        return self.other is None or self.other(epoch, encoder, folder)
 
 
 def run_trial(
@@ -98,7 +98,7 @@ def train_and_evaluate(
     started, clock = datetime.now(UTC), time.perf_counter()
     earlier = _seconds_trained(folder)
     examples = folder / results.EXAMPLES_FOLDER
-    maps = EpochMaps(to_dict(config), str(store.path), str(examples))
+    maps = EpochMaps(to_dict(config), str(store.path), results.EXAMPLES_FOLDER)
     looking = _Both(maps, examine) if set(kept_epochs(config)) - {0} else examine
     try:
         check_tasks(store, config)
@@ -109,7 +109,7 @@ def train_and_evaluate(
             trained_encoder = encoder.load(trained)
             evaluation = evaluate(trained_encoder, store, config, examples)
             if 0 in kept_epochs(config):
-                maps(0, untrained(config))
+                maps(0, untrained(config), folder)
     except DiskFull:
         # Of the machine, not of the trial.
         raise

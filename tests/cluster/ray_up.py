@@ -18,6 +18,7 @@ from tests.cluster.hosts import CHECKOUT, Hosts
 
 RAY = str(Path(sys.executable).parent / "ray")
 PYTHON = str(Path(sys.executable))
+S3_PORT = 5005
 FILE = CHECKOUT / "experiments" / "cluster" / "launch" / "onpremise.yaml"
 
 
@@ -29,6 +30,7 @@ class Cluster:
         shared: a folder that all of them share.
         laptop: the user's home.
         token: what the cluster asks for.
+        s3: where the hosts look for an S3 server; a test that wants one starts it.
     """
 
     def __init__(self, folder: Path, hosts: Hosts) -> None:
@@ -37,6 +39,7 @@ class Cluster:
         self.laptop.mkdir()
         self.file = folder / "cluster.yaml"
         self.token = ""
+        self.s3 = f"http://{hosts.net}.1:{S3_PORT}"
         # Of this test session: its name is in files that Ray keeps in /tmp/ray.
         self.name = f"siamray-test-{os.getpid()}"
         config = yaml.safe_load(FILE.read_text())
@@ -47,7 +50,8 @@ class Cluster:
         # ~/other is found before the packages.
         line = (
             f"export PATH={Path(PYTHON).parent}:$PATH PYTHONPATH=$HOME/siamray:$HOME/other RAY_AUTH_MODE=token "
-            f"SIAMRAY_CACHE={self.shared}/cache"
+            f"SIAMRAY_CACHE={self.shared}/cache AWS_ENDPOINT_URL={self.s3} AWS_ACCESS_KEY_ID=a-key "
+            "AWS_SECRET_ACCESS_KEY=a-secret-key AWS_REGION=us-east-1 AWS_EC2_METADATA_DISABLED=true"
         )
         config["setup_commands"][1:] = [f"mkdir -p ~/other; echo {shlex.quote(line)} >> ~/.bashrc"]
         # Small ones: there are three on this machine. They must not give way to all else on it.

@@ -30,13 +30,29 @@ variants:
 """
 
 
-def command(shared: Path, name: str, *more: str) -> str:
+# Of two trials at a time, the worse one ends after its first epoch.
+SEARCH = """# does a search run on a cluster?
+# python -m siamray.sweep search=rates
+name: rates
+question: Does a search run on a cluster?
+pruner: asha
+reduction: 2
+trials: 4
+confirm: 0
+parameters:
+  pretraining.learning_rate: {kind: float, low: 0.00001, high: 0.1, log: true}
+"""
+
+
+def command(shared: Path, name: str, *more: str, asked: str = "ablation=survivors") -> str:
     """The command line of a sweep whose results lie in a folder of a given name."""
-    (shared / "experiments" / "ablation").mkdir(parents=True, exist_ok=True)
+    for kind in ("ablation", "search"):
+        (shared / "experiments" / kind).mkdir(parents=True, exist_ok=True)
+    (shared / "experiments" / "search" / "rates.yaml").write_text(SEARCH)
     (shared / "experiments" / "ablation" / "survivors.yaml").write_text(ABLATION)
     (shared / "experiments" / "ablation" / "alone.yaml").write_text(ALONE)
     words = [
-        f"experiments={shared}/experiments", "ablation=survivors", "cluster=onpremise", *TINY_DATA, *TINY_TRAINING,
+        f"experiments={shared}/experiments", asked, "cluster=onpremise", *TINY_DATA, *TINY_TRAINING,
         # Pairs are dealt to workers in blocks of 64.
         "pretraining.pairs_per_epoch=256",
         # A cache of 64 images is enough, and hosts of one machine share its memory.

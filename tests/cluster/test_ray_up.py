@@ -4,19 +4,23 @@ The tests are parts of one story, in order: they share a cluster, as bringing it
 on two cores that test something else meanwhile: SIAMRAY_HOSTS=1 asks for them.
 """
 
+import logging
 import os
 import re
 import subprocess
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
+import boto3
 import pytest
+from moto.server import ThreadedMotoServer
 
 from siamray.pretraining import encoder
 from siamray.sweeps import results
 from tests.cluster.conftest import written
-from tests.cluster.ray_up import PYTHON, Cluster
+from tests.cluster.ray_up import PYTHON, S3_PORT, Cluster
 from tests.cluster.sweeps import command
 
 pytestmark = [
@@ -64,6 +68,51 @@ def test_a_submitted_sweep_trains_on_both_worker_hosts_at_once(cluster: Cluster)
         facts = encoder.load(loaded.path / "trials" / name / "encoder").metadata
         assert (facts["world_size"], facts["batch_pairs"]) == (2, 16)
     assert (loaded.path / "report.html").exists()
+
+
+@pytest.fixture
+def s3(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Results on an S3 server that every host reaches; the workers' hosts keep copies of their own."""
+    moto = ThreadedMotoServer(ip_address=f"{cluster.hosts.net}.1", port=S3_PORT, verbose=False)
+    moto.start()
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    words = {"ENDPOINT_URL": cluster.s3, "ACCESS_KEY_ID": "a-key", "SECRET_ACCESS_KEY": "a-secret-key"}
+    for name, word in words.items():
+        monkeypatch.setenv(f"AWS_{name}", word)
+    boto3.client("s3", endpoint_url=cluster.s3, region_name="us-east-1").create_bucket(Bucket="bucket")
+    copies = cluster.shared / "cache" / "results"
+    copies.mkdir(parents=True, exist_ok=True)
+    for name in cluster.hosts.names[1:]:
+        cluster.hosts.inside(name, "mount", "-t", "tmpfs", "tmpfs", str(copies))
+    yield "s3://bucket/results"
+    for name in cluster.hosts.names[1:]:
+        cluster.hosts.inside(name, "umount", str(copies))
+    moto.stop()
+
+
+def test_with_results_on_s3_the_workers_of_a_trial_need_no_common_folder(cluster: Cluster, s3: str) -> None:
+    with Watcher(cluster) as watcher:
+        words = ("ablation=alone", "cluster.workers=2", f"results={s3}")
+        done = cluster.exec(command(cluster.shared, "", *words))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert watcher.seen == {"h1", "h2"}
+    there = results.load(f"{s3}/alone")
+    # On any number of machines, with a common folder or without one.
+    here = results.load(cluster.shared / "submitted" / "alone")
+    assert there.trials.state.tolist() == ["finished"]
+    for name in [name for name in here.trials if "_auc" in name]:
+        assert there.trials[name].tolist() == pytest.approx(here.trials[name].tolist(), nan_ok=True, abs=1e-12), name
+
+
+def test_with_results_on_s3_a_pruner_is_told_and_answers(cluster: Cluster, s3: str) -> None:
+    done = cluster.exec(command(cluster.shared, "", f"results={s3}", asked="search=rates"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    there = results.load(f"{s3}/rates")
+    assert len(there.trials) == 4
+    assert "pruned" in set(there.trials.state) <= {"finished", "pruned"}
+    assert [there.validation(name).epoch.tolist() for name in there.trials.trial_id] == [[1]] * 4
+    # Both hosts were told: a trial waits for an answer for ten seconds, and then goes on.
+    assert "Traceback" not in done.stdout
 
 
 def test_a_sweep_by_ray_exec_runs_a_trial_on_each_host(cluster: Cluster) -> None:

@@ -69,3 +69,28 @@ def test_workers_without_a_training_go_home_and_those_with_one_stay() -> None:
         assert await desk.put(b"second") == 0
 
     asyncio.run(story())
+
+
+def test_files_are_asked_for_once_and_those_of_the_leading_worker_come_back() -> None:
+    async def story() -> None:
+        desk = Desk(60)
+        await desk.put(b"first")
+        await desk.take(0)
+        workers = [await waiting(desk.files(1)), await waiting(desk.files(1))]
+        assert await desk.told(0) == [("taken", None), ("apart", None)]
+        await desk.lay({"checkpoint.pt": b"1", "epochs.parquet": b"1"})
+        assert [await worker for worker in workers] == [{"checkpoint.pt": b"1", "epochs.parquet": b"1"}] * 2
+        for epoch in (b"2", b"3"):
+            assert await desk.keep(1, {"checkpoint.pt": epoch})
+        await desk.tell(1, "epoch", {"epoch": 3})
+        assert [kind for kind, _ in await desk.told(2)] == ["files", "files", "epoch"]
+        assert await desk.arrived() == {"checkpoint.pt": b"3"}
+        assert await desk.arrived() == {}
+        # Whoever is started anew gets what the lost workers had sent.
+        assert await desk.files(1) == {"checkpoint.pt": b"3", "epochs.parquet": b"1"}
+        await desk.put(b"second")
+        assert not await desk.keep(1, {"checkpoint.pt": b"4"})
+        assert await desk.arrived() == {}
+        assert not (await waiting(desk.files(2))).done()
+
+    asyncio.run(story())

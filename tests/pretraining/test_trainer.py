@@ -5,6 +5,7 @@ import os
 import signal
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -84,11 +85,11 @@ class Notes:
     folder: str
     kills: tuple[int, ...] = ()
 
-    def __call__(self, epoch: int, encoder: PairEncoder) -> bool:
+    def __call__(self, epoch: int, encoder: PairEncoder, folder: Path) -> bool:
         notes = Path(self.folder) / "notes"
         notes.mkdir(parents=True, exist_ok=True)
         before = len(list(notes.iterdir()))
-        (notes / f"{before:03d} {epoch} {os.getpid()}").touch()
+        (notes / f"{before:03d} {epoch} {os.getpid()}").write_text(str(folder), encoding="utf-8")
         if before < len(self.kills) and self.kills[before] == epoch:
             os.kill(os.getpid(), signal.SIGKILL)
         return True
@@ -167,6 +168,41 @@ def test_two_workers_train_on_after_a_training_that_diverged(
         trainer.pretrain(wanted, tiny_store, tmp_path / "third", workers=workers)
     for name in ("second", "third"):
         assert_same(tmp_path / "first", tmp_path / name)
+
+
+@pytest.mark.slow
+def test_workers_without_a_common_disk_give_the_same_numbers_and_leave_all_with_their_process(
+    tiny_config: Config, tiny_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = training(tiny_config, 1, workers=2, failures=1, pairs_per_epoch=128)
+    here, theirs = tmp_path / "here", tmp_path / "theirs"
+    here.mkdir()
+    theirs.mkdir()
+    monkeypatch.chdir(theirs)
+    seen: list[tuple[int, bool]] = []
+
+    def report(record: dict[str, Any]) -> None:
+        # What is sent elsewhere when an epoch has ended holds that epoch.
+        epochs = pd.read_parquet(here / "run" / "epochs.parquet").epoch
+        seen.append((record["epoch"], epochs.max() >= record["epoch"]))
+
+    with connected(wanted.cluster, cpus=2), closing(WorkerGroup()) as workers:
+        trainer.pretrain(wanted, tiny_store, tmp_path / "common", workers=workers)
+        # Its processes were started in another folder than the one that this name means here from now on.
+        monkeypatch.chdir(here)
+        lost = Notes(str(tmp_path / "notes"), kills=(0, 2))
+        trainer.pretrain(wanted, tiny_store, Path("/proc/self/cwd/run"), report, lost, workers)
+    assert [epoch for epoch, _ in lost.read()] == [1, 2, 2]
+    assert seen == [(1, True), (2, True), (3, True)]
+    assert_same(tmp_path / "common", here / "run")
+    assert encoder.load(here / "run" / "encoder").metadata["world_size"] == 2
+    trained_in = {path.read_text(encoding="utf-8") for path in (tmp_path / "notes" / "notes").iterdir()}
+    # One before the loss and one after it, none of which was the folder that they had been told.
+    assert len(trained_in) == 2
+    assert all("siamray-run-" in folder for folder in trained_in)
+    assert not (theirs / "run" / "encoder").exists()
+    trainer.finish(here / "run")
+    assert {path.name for path in (here / "run").iterdir()} == {"encoder", "epochs.parquet", "distances.parquet"}
 
 
 @pytest.mark.slow

@@ -28,8 +28,8 @@ def trained_for(config: Config, epochs: int) -> Config:
     return dataclasses.replace(config, pretraining=dataclasses.replace(config.pretraining, epochs=epochs))
 
 
-def examination(config: Config, store: Store, folder: Path, metric: str = AUC, every: int = 1) -> Examination:
-    return Examination(to_dict(config), str(store.path), str(folder), metric, every, wait_seconds=0.0)
+def examination(config: Config, store: Store, metric: str = AUC, every: int = 1) -> Examination:
+    return Examination(to_dict(config), str(store.path), metric, every, wait_seconds=0.0)
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -45,11 +45,11 @@ def test_a_looked_at_training_has_the_numbers_of_an_unseen_one_even_if_killed_be
 ) -> None:
     config = trained_for(tiny_config, 3)
     trainer.pretrain(config, tiny_store, tmp_path / "unseen")
-    look = examination(config, tiny_store, tmp_path / "seen")
+    look = examination(config, tiny_store)
 
-    def noisy(epoch: int, current: encoder.PairEncoder) -> bool:
+    def noisy(epoch: int, current: encoder.PairEncoder, folder: Path) -> bool:
         # Whatever a look draws at random or does to its copy stays its own.
-        answered = look(epoch, current)
+        answered = look(epoch, current, folder)
         torch.rand(7)
         with torch.no_grad():
             next(current.parameters()).zero_()
@@ -88,7 +88,7 @@ def test_a_look_says_what_the_evaluation_of_the_exported_encoder_says(
     looked: dict[str, float] = {}
     copies: list[encoder.PairEncoder] = []
 
-    def keep(epoch: int, current: encoder.PairEncoder) -> bool:
+    def keep(epoch: int, current: encoder.PairEncoder, folder: Path) -> bool:
         copies.append(current)
         looked["now"] = validation_value(current, tiny_store, config, metric)
         raise Killed
@@ -122,7 +122,7 @@ def test_a_trial_told_to_stop_is_pruned_without_metrics_and_an_untold_one_finish
 ) -> None:
     trial = make_trial("searched", "variant", trained_for(tiny_config, 4), tiny_store.fingerprint)
     folder = tmp_path / trial.trial_id
-    look = examination(trial.config, tiny_store, folder, every=2)
+    look = examination(trial.config, tiny_store, every=2)
     folder.mkdir()
     answer(folder, 2, stop=True)
     record = run_trial(trial, tiny_store, folder, examine=dataclasses.replace(look, wait_seconds=30.0))

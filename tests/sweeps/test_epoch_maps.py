@@ -89,7 +89,7 @@ def test_the_map_of_an_epoch_is_the_one_that_an_encoder_exported_then_gives(
     folder = tmp_path / trial.trial_id
     exported: dict[int, Path] = {}
 
-    def export(epoch: int, current: encoder.PairEncoder) -> bool:
+    def export(epoch: int, current: encoder.PairEncoder, folder: Path) -> bool:
         exported[epoch] = tmp_path / f"after-{epoch}"
         encoder.export(current, exported[epoch], {})
         return True

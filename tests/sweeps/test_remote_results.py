@@ -243,10 +243,6 @@ def test_status_export_and_report_read_and_write_at_a_url(
 
 
 def test_what_cannot_be_done_at_a_url_is_said_in_one_line(s3: UPath) -> None:
-    with pytest.raises(UserError, match=r"search\.pruner=asha needs a folder .* or search\.pruner=none"):
-        siamray_sweep(["search=method", f"results={s3}", "search.pruner=asha", "cluster.address=auto"])
-    with pytest.raises(UserError, match=r"cluster\.workers=0"):
-        siamray_sweep(["ablation=soft_labels", f"results={s3}", "cluster.workers=2", "cluster.address=auto"])
     with pytest.raises(UserError, match="no experiment at") as caught:
         siamray_sweep(["status", f"results={s3 / 'none'}"])
     assert SECRET not in str(caught.value)

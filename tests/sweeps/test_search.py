@@ -1,5 +1,6 @@
 """A search draws only what can matter, tells Optuna the truth of every trial, and goes on after a kill."""
 
+import asyncio
 import dataclasses
 import functools
 import io
@@ -25,7 +26,7 @@ from siamray.config import Config, ParameterConfig, SearchConfig
 from siamray.errors import DiskFull, Interrupted, UserError
 from siamray.sweeps import results, study
 from siamray.sweeps.ablation import Trial, make_trial
-from siamray.sweeps.early_stopping import Examination, answer, read_measured, write_measured
+from siamray.sweeps.early_stopping import Board, Examination, answer, read_measured, write_measured
 from siamray.sweeps.search import Selection, Spent, conduct, select
 from siamray.sweeps.space import check_parameters, located, search_overrides, suggest
 from siamray.sweeps.trial import describe
@@ -585,15 +586,15 @@ def test_a_trial_waits_for_its_answer_and_goes_on_without_one(tmp_path: Path) ->
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("siamray.sweeps.early_stopping.validation_value", value)
         patch.setattr("siamray.sweeps.early_stopping.Store", SimpleNamespace(open=lambda *_: None))
-        examine = Examination(to_dict(compose("sweep", [])), "store", str(tmp_path), AUC, 2, wait_seconds=0.05)
+        examine = Examination(to_dict(compose("sweep", [])), "store", AUC, 2, wait_seconds=0.05)
         encoder: Any = None
-        assert examine(1, encoder)
+        assert examine(1, encoder, tmp_path)
         assert not looked
-        assert examine(2, encoder)
+        assert examine(2, encoder, tmp_path)
         answer(tmp_path, 4, stop=False)
-        assert dataclasses.replace(examine, wait_seconds=60.0)(4, encoder)
+        assert dataclasses.replace(examine, wait_seconds=60.0)(4, encoder, tmp_path)
         answer(tmp_path, 4, stop=True)
-        assert not dataclasses.replace(examine, wait_seconds=60.0)(6, encoder)
+        assert not dataclasses.replace(examine, wait_seconds=60.0)(6, encoder, tmp_path)
     assert read_measured(tmp_path, AUC) == {2: 0.5, 4: 0.5, 6: 0.5}
     write_measured(tmp_path, 4, AUC, 0.75)
     assert read_measured(tmp_path, AUC) == {2: 0.5, 4: 0.75}
@@ -608,3 +609,24 @@ def _storage(folder: Path) -> Any:
     from optuna.storages.journal import JournalFileBackend
 
     return JournalStorage(JournalFileBackend(str(folder / study.STUDY_FILE)))
+
+
+def test_a_board_passes_measurements_on_and_waits_for_answers() -> None:
+    async def story() -> None:
+        board = Board()
+        asked = asyncio.ensure_future(board.examined("t1", 2, AUC, 0.5, 60))
+        other = asyncio.ensure_future(board.examined("t2", 2, AUC, 0.4, 60))
+        await asyncio.sleep(0.01)
+        assert await board.take() == [("t1", 2, AUC, 0.5), ("t2", 2, AUC, 0.4)]
+        assert await board.take() == []
+        await board.answer("t1", 1, False)
+        await asyncio.sleep(0.01)
+        assert not asked.done()
+        await board.answer("t1", 2, False)
+        await board.answer("t2", 2, True)
+        assert await asked
+        assert not await other
+        # Without an answer a trial goes on.
+        assert await board.examined("t1", 4, AUC, 0.6, 0.01)
+
+    asyncio.run(story())

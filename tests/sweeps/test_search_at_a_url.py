@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from upath import UPath
 
@@ -109,7 +110,7 @@ def test_a_search_through_ray_at_a_url_goes_on_from_an_empty_folder(
 ) -> None:
     (tmp_path / "search").mkdir()
     (tmp_path / "search" / "rates.yaml").write_text(
-        "name: rates\nquestion: which rate?\nconfirm: 0\n"
+        "name: rates\nquestion: which rate?\nconfirm: 0\npruner: asha\n"
         "parameters: {pretraining.learning_rate: {kind: float, low: 0.00001, high: 0.1, log: true}}\n"
     )
     words = [f"experiments={tmp_path}", "search=rates", *TINY, f"results={s3}", f"store={tmp_path / 'store'}"]
@@ -121,5 +122,8 @@ def test_a_search_through_ray_at_a_url_goes_on_from_an_empty_folder(
         loaded = results.load(s3 / "rates")
         assert loaded.trials["state"].tolist() == ["finished"] * trials
         assert known < set(loaded.trials["trial_id"])
+        # A pruner has looked after the first of two epochs, and what it saw lies beside the rest.
+        assert [loaded.validation(name)["epoch"].tolist() for name in loaded.trials["trial_id"]] == [[1]] * trials
+        assert pd.read_parquet(loaded.path / results.SELECTION_FILE)["epoch"].tolist() == [1] * trials
         known = set(loaded.trials["trial_id"])
     assert not [name for name in names(s3) if name.endswith("checkpoint.pt") or LOCK_FILE in name]

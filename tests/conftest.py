@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -100,3 +101,22 @@ def tiny_store(tiny_config: Config) -> Store:
     from siamray.data.preparation import prepare
 
     return prepare(tiny_config, progress=False)
+
+
+_STATUS = pytest.StashKey[int]()
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    session.config.stash[_STATUS] = int(exitstatus)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Ends the process of the tests at once: threads of servers and browsers in it have crashed the interpreter's end.
+
+    Seen once, after all was told. Commands end in processes of their own, whose exit codes are tested.
+    """
+    if _STATUS in config.stash:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(config.stash[_STATUS])

@@ -1,5 +1,6 @@
 """What many tests share: time limits of hypothesis off, a cache folder of the tests' own, a small prepared store."""
 
+import gc
 import os
 import subprocess
 import sys
@@ -103,6 +104,12 @@ def tiny_store(tiny_config: Config) -> Store:
     return prepare(tiny_config, progress=False)
 
 
+def pytest_collection_finish() -> None:
+    """Keeps the collector of garbage from going again and again through millions of objects that all tests share."""
+    gc.collect()
+    gc.freeze()
+
+
 _STATUS = pytest.StashKey[int]()
 
 
@@ -116,7 +123,8 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
     Seen once, after all was told. Commands end in processes of their own, whose exit codes are tested.
     """
-    if _STATUS in config.stash:
+    # Not under a profiler or a measure of coverage: they write what they have found as the interpreter ends.
+    if _STATUS in config.stash and sys.getprofile() is None and sys.gettrace() is None:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(config.stash[_STATUS])

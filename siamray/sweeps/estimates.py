@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy import optimize, special, stats
-from statsmodels.stats.multitest import multipletests
 
 from siamray.downstream.patches import TASK as PATCHES
 from siamray.sweeps.contract import POWER
@@ -219,7 +218,7 @@ def counts(blocks: Mapping[Block, Outcome]) -> dict[str, Any]:
 
 
 def holm(p_values: ArrayLike) -> Floats:
-    """Corrects the p values of a family by Holm (1979).
+    """Corrects the p values of a family by Holm (Scandinavian Journal of Statistics 6:65, 1979).
 
     Args:
         p_values: [n]; NaN stands for a test that could not be made and is none of the family.
@@ -229,7 +228,8 @@ def holm(p_values: ArrayLike) -> Floats:
     """
     given = np.asarray(p_values, dtype=np.float64)
     corrected = np.full(given.shape, np.nan)
-    made = ~np.isnan(given)
-    if made.any():
-        corrected[made] = multipletests(given[made], method="holm")[1]
+    # NaN comes last.
+    order = np.argsort(given, kind="stable")[: int((~np.isnan(given)).sum())]
+    left = np.arange(len(order), 0, -1)
+    corrected[order] = np.minimum(np.maximum.accumulate(left * given[order]), 1)
     return corrected

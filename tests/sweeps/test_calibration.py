@@ -71,10 +71,7 @@ def test_the_detectable_difference_is_found_four_times_in_five(name: str, compar
     assert np.mean(found) == pytest.approx(0.8, abs=within(0.8))
 
 
-def test_a_family_at_the_edge_of_the_margin_has_a_false_equivalence_no_more_often_than_the_level_says(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("gc.collect", lambda: 0)  # statsmodels collects garbage in every correction, 0.2 s each
+def test_a_family_at_the_edge_of_the_margin_has_a_false_equivalence_no_more_often_than_the_level_says() -> None:
     margin = 4 * true_estimate("both").error
     families = zip(*[iter(estimates("both", margin))] * 4, strict=True)
     wrong = [bool((holm([one.p_equivalence(margin) for one in family]) <= LEVEL).any()) for family in families]

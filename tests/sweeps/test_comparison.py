@@ -512,8 +512,7 @@ def test_errors_are_as_rare_as_said_whether_women_or_seeds_make_them(number, nam
     assert np.mean([found.p_value() <= 0.05 and found.mean > 0 for found in shifted]) > 0.5
 
 
-def test_no_family_errs_more_often_than_one_comparison_may(monkeypatch):
-    monkeypatch.setattr("gc.collect", lambda: 0)  # statsmodels collects garbage in every correction, 0.2 s each
+def test_no_family_errs_more_often_than_one_comparison_may():
     wrong = 0
     for number in range(25):
         given = trials(np.random.default_rng([99, number]), names=("soft", "a", "b", "c"), women=24)

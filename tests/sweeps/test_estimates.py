@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy import special, stats
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestPower
@@ -65,6 +67,11 @@ def test_the_effect_size_is_on_average_the_true_one_whatever_the_numbers_of_wome
 def test_two_seeds_that_make_all_the_noise_give_no_effect_size() -> None:
     blocks = differences(np.random.default_rng(5), effect=1, of_women=1e-6, of_seeds=1, seeds=2)
     assert np.isnan(estimate(blocks).effect_size())
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
+def test_holm_is_that_of_statsmodels(p_values: list[float]) -> None:
+    np.testing.assert_allclose(holm(p_values), multipletests(p_values, method="holm")[1], rtol=1e-12)
 
 
 def test_holm_leaves_missing_tests_out_of_the_family() -> None:

@@ -100,8 +100,7 @@ def test_true_effects_are_found_where_they_are_and_holm_has_two_families() -> No
     assert list(rows.kind.unique()) == ["main", "interaction"]
 
 
-def test_effects_that_are_none_are_stated_no_more_often_than_the_level_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gc.collect", lambda: 0)  # statsmodels collects garbage in every correction, 0.2 s each
+def test_effects_that_are_none_are_stated_no_more_often_than_the_level_says() -> None:
     settings = {name: {k: v for k, v in one.items() if k != "labels"} for name, one in FULL.items() if "soft" in name}
     small = []
     for simulation in range(60):

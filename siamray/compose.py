@@ -1,6 +1,7 @@
 """The words of a command line go in, a complete, typed and checked Config comes out."""
 
 import dataclasses
+import functools
 import json
 import os
 import types
@@ -165,7 +166,7 @@ def from_dict(values: dict[str, Any]) -> Config:
         UserError: if it holds an option this version does not know.
     """
     try:
-        merged = OmegaConf.merge(OmegaConf.structured(Config), values)
+        merged = OmegaConf.merge(_options(), values)
     except OmegaConfBaseException as error:
         raise UserError(f"a stored configuration does not fit this version of siamray: {_first_line(error)}") from None
     return typing.cast(Config, OmegaConf.to_object(merged))
@@ -282,7 +283,7 @@ def _expand(overrides: list[tuple[str, str]]) -> tuple[list[str], dict[str, str]
 
 
 def _hydra(overrides: list[str], texts: dict[str, str], folders: list[Path]) -> Any:
-    ConfigStore.instance().store(name="all_options", node=Config)
+    _register()
     search = ",".join(f"'file://{folder}'" for folder in folders[1:])
     if search:
         overrides = [f"hydra.searchpath=[{search}]", *overrides]
@@ -294,6 +295,18 @@ def _hydra(overrides: list[str], texts: dict[str, str], folders: list[Path]) -> 
         return composed
     except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
         raise UserError(_explain(error)) from None
+
+
+@functools.cache
+def _register() -> None:
+    """Makes the options known to Hydra, once in a process, as it takes as long as half a composition."""
+    ConfigStore.instance().store(name="all_options", node=Config)
+
+
+@functools.cache
+def _options() -> Any:
+    """All options with their types and defaults; merging with it leaves it as it is."""
+    return OmegaConf.structured(Config)
 
 
 def _explain(error: BaseException) -> str:

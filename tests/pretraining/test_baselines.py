@@ -10,7 +10,6 @@ import pytest
 import torch
 from torch.nn import functional
 
-from siamray.cluster import connected
 from siamray.compose import compose
 from siamray.config import Config, EncoderConfig, PretrainingConfig, RivalConfig
 from siamray.data.store import Store
@@ -141,14 +140,13 @@ def test_a_masked_autoencoder_of_a_convolutional_network_is_refused() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("ray_of_two")
 @pytest.mark.parametrize("name", ["moco", "swav"])
 def test_a_rival_trains_on_two_workers(name: str, tiny_store: Store, tmp_path: Path) -> None:
     # Two blocks of pairs, one for each worker.
     config = tiny(name, "pretraining.epochs=1", "pretraining.pairs_per_epoch=128")
     workers = dataclasses.replace(config.cluster, workers=2)
-    # Left alone, Ray would look for a cluster that another process has started on this machine.
-    with connected(workers):
-        trainer.pretrain(dataclasses.replace(config, cluster=workers), tiny_store, tmp_path)
+    trainer.pretrain(dataclasses.replace(config, cluster=workers), tiny_store, tmp_path)
     epochs = pd.read_parquet(tmp_path / "epochs.parquet")
     assert np.isfinite(epochs.loss[epochs.epoch == 1]).all()
     assert (tmp_path / "encoder" / "model.safetensors").exists()

@@ -11,7 +11,6 @@ import pandas as pd
 import pytest
 from ray.train import TrainingFailedError
 
-from siamray.cluster import connected
 from siamray.config import Config
 from siamray.data.store import Store
 from siamray.errors import UserError
@@ -26,6 +25,7 @@ def asking(config: Config, workers: int) -> Config:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("ray_of_two")
 def test_one_process_and_two_workers_fit_the_same_mixture_to_the_same_distances(
     tiny_config: Config, tiny_store: Store, tmp_path: Path
 ) -> None:
@@ -35,8 +35,7 @@ def test_one_process_and_two_workers_fit_the_same_mixture_to_the_same_distances(
     method = dataclasses.replace(method, labels="mixture", mixture=free, warmup_epochs=0, weight_decay=0.0)
     config = dataclasses.replace(tiny_config, pretraining=method)
     trainer.pretrain(config, tiny_store, tmp_path / "alone")
-    with connected(config.cluster, cpus=2):
-        trainer.pretrain(asking(config, 2), tiny_store, tmp_path / "together")
+    trainer.pretrain(asking(config, 2), tiny_store, tmp_path / "together")
     alone, together = (pd.read_parquet(tmp_path / name / "epochs.parquet") for name in ("alone", "together"))
     # The labels that trained epoch 1 come from the initial weights: their mean over all pairs must be the same.
     assert (alone.label_mean > 0).any()
@@ -101,13 +100,14 @@ class Notes:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("ray_of_two")
 def test_workers_that_have_trained_before_give_the_numbers_of_new_ones(
     tiny_config: Config, tiny_store: Store, tmp_path: Path
 ) -> None:
     wanted = training(tiny_config, 1)
     diverging = training(tiny_config, 2, learning_rate=1e30, schedule="constant")
     epochs: list[int] = []
-    with connected(wanted.cluster, cpus=2), closing(WorkerGroup()) as workers:
+    with closing(WorkerGroup()) as workers:
         notes = [Notes(str(tmp_path / name)) for name in ("new", "used")]
         trainer.pretrain(wanted, tiny_store, tmp_path / "new", examine=notes[0], workers=workers)
         trainer.finish(tmp_path / "new")
@@ -126,12 +126,13 @@ def test_workers_that_have_trained_before_give_the_numbers_of_new_ones(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("ray_of_two")
 def test_a_worker_lost_in_a_later_training_is_replaced_and_goes_on_from_the_checkpoint(
     tiny_config: Config, tiny_store: Store, tmp_path: Path
 ) -> None:
     wanted = training(tiny_config, 1, failures=1)
     epochs: list[int] = []
-    with connected(wanted.cluster, cpus=2), closing(WorkerGroup()) as workers:
+    with closing(WorkerGroup()) as workers:
         trainer.pretrain(training(tiny_config, 2, failures=1), tiny_store, tmp_path / "before", workers=workers)
         trainer.finish(tmp_path / "before")
         lost = Notes(str(tmp_path / "lost"), kills=(0, 2))
@@ -152,6 +153,7 @@ def test_a_worker_lost_in_a_later_training_is_replaced_and_goes_on_from_the_chec
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("ray_of_two")
 def test_two_workers_train_on_after_a_training_that_diverged(
     tiny_config: Config, tiny_store: Store, tmp_path: Path
 ) -> None:
@@ -159,7 +161,7 @@ def test_two_workers_train_on_after_a_training_that_diverged(
     diverging = training(
         tiny_config, 2, workers=2, failures=0, pairs_per_epoch=128, learning_rate=1e30, schedule="constant"
     )
-    with connected(wanted.cluster, cpus=2), closing(WorkerGroup()) as workers:
+    with closing(WorkerGroup()) as workers:
         trainer.pretrain(wanted, tiny_store, tmp_path / "first", workers=workers)
         trainer.pretrain(wanted, tiny_store, tmp_path / "second", workers=workers)
         with pytest.raises(DivergedError, match="no longer"):
@@ -171,14 +173,13 @@ def test_two_workers_train_on_after_a_training_that_diverged(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("ray_of_two")
 def test_workers_without_a_common_disk_give_the_same_numbers_and_leave_all_with_their_process(
     tiny_config: Config, tiny_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wanted = training(tiny_config, 1, workers=2, failures=1, pairs_per_epoch=128)
-    here, theirs = tmp_path / "here", tmp_path / "theirs"
+    here = tmp_path / "here"
     here.mkdir()
-    theirs.mkdir()
-    monkeypatch.chdir(theirs)
     seen: list[tuple[int, bool]] = []
 
     def report(record: dict[str, Any]) -> None:
@@ -186,7 +187,7 @@ def test_workers_without_a_common_disk_give_the_same_numbers_and_leave_all_with_
         epochs = pd.read_parquet(here / "run" / "epochs.parquet").epoch
         seen.append((record["epoch"], epochs.max() >= record["epoch"]))
 
-    with connected(wanted.cluster, cpus=2), closing(WorkerGroup()) as workers:
+    with closing(WorkerGroup()) as workers:
         trainer.pretrain(wanted, tiny_store, tmp_path / "common", workers=workers)
         # Its processes were started in another folder than the one that this name means here from now on.
         monkeypatch.chdir(here)
@@ -200,18 +201,19 @@ def test_workers_without_a_common_disk_give_the_same_numbers_and_leave_all_with_
     # One before the loss and one after it, none of which was the folder that they had been told.
     assert len(trained_in) == 2
     assert all("siamray-run-" in folder for folder in trained_in)
-    assert not (theirs / "run" / "encoder").exists()
     trainer.finish(here / "run")
     assert {path.name for path in (here / "run").iterdir()} == {"encoder", "epochs.parquet", "distances.parquet"}
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("ray_of_two")
 def test_workers_that_wait_in_vain_make_room_for_others(
     tiny_config: Config, tiny_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(worker_group, "_IDLE_SECONDS", 1.0)
     wanted = training(tiny_config, 1, epochs=1)
-    with connected(wanted.cluster, cpus=1), closing(WorkerGroup()) as first, closing(WorkerGroup()) as second:
+    wanted = dataclasses.replace(wanted, cluster=dataclasses.replace(wanted.cluster, cpus=2))
+    with closing(WorkerGroup()) as first, closing(WorkerGroup()) as second:
         # There is room for one of them: the other one would wait for ever.
         for number, workers in enumerate([first, second, first]):
             trainer.pretrain(wanted, tiny_store, tmp_path / str(number), workers=workers)
@@ -219,11 +221,12 @@ def test_workers_that_wait_in_vain_make_room_for_others(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("ray_of_two")
 def test_a_run_that_diverges_on_a_worker_ends_with_its_reason(
     tiny_config: Config, tiny_store: Store, tmp_path: Path
 ) -> None:
     method = dataclasses.replace(tiny_config.pretraining, learning_rate=1e30, schedule="constant")
     config = asking(dataclasses.replace(tiny_config, pretraining=method), 1)
     config = dataclasses.replace(config, cluster=dataclasses.replace(config.cluster, failures=0))
-    with connected(config.cluster, cpus=2), pytest.raises(DivergedError, match="no longer"):
+    with pytest.raises(DivergedError, match="no longer"):
         trainer.pretrain(config, tiny_store, tmp_path)

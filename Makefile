@@ -2,23 +2,28 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: ablation test test-through-ray test-in-process check benchmark clean
+.PHONY: ablation test test-through-ray test-sweeps-through-ray test-in-process check benchmark clean
 
 ablation: .venv/installed
 	$(BIN)/python -m siamray.sweep ablation=soft_labels
 
-# Two processors, two halves: tests that train through Ray wait for its processes most of the time.
+# Three parts at once on two processors: those that train through Ray wait for its processes most of the time.
 test: check
-	$(MAKE) --jobs=2 --output-sync=target --keep-going test-through-ray test-in-process
+	$(MAKE) --jobs=3 --output-sync=target --keep-going test-sweeps-through-ray test-through-ray test-in-process
 
-test-through-ray: .venv/installed
-	$(BIN)/python -m pytest --ignore=tests/benchmarks -m slow --durations=15
-
-# With both halves running, threads that wait for one another take each other's processor.
+# Where parts run at once, threads that wait for one another take each other's processor.
 test-in-process: export OMP_NUM_THREADS = 1
 test-in-process: export OPENBLAS_NUM_THREADS = 1
+PYTEST := $(BIN)/python -m pytest --durations=15
+
 test-in-process: .venv/installed
-	$(BIN)/python -m pytest --ignore=tests/benchmarks -m 'not slow' --durations=15
+	$(PYTEST) --ignore=tests/benchmarks -m 'not slow'
+
+test-through-ray: .venv/installed
+	$(PYTEST) --ignore=tests/benchmarks --ignore=tests/sweeps -m slow
+
+test-sweeps-through-ray: .venv/installed
+	$(PYTEST) tests/sweeps -m slow
 
 check: .venv/installed
 	$(BIN)/ruff check .

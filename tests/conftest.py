@@ -6,10 +6,12 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
 
+from siamray import compose as composing
 from siamray.config import Config
 from siamray.data.store import Store
 
@@ -38,6 +40,8 @@ TINY_TRAINING = [
     "pretraining.pairs_per_epoch=64",
     "pretraining.batch_pairs=16",
     "pretraining.precision=float32",
+    # timm's own for tests: a third of resnet10t's time.
+    "encoder.backbone=test_resnet",
     "encoder.projector_hidden=16",
     "encoder.projector_features=8",
     "downstream.intervals.replicates=200",
@@ -86,6 +90,24 @@ def small_disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
     yield of_size
     if mounted:
         subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def composed_once() -> Iterator[None]:
+    """Lets Hydra put the same words together once: a tenth of a second each, while the files of experiments/ stay."""
+    compose, known = composing._hydra, {}
+
+    def remembered(overrides: list[str], texts: dict[str, str], folders: list[Path]) -> Any:
+        if len(folders) > 1:
+            return compose(overrides, texts, folders)
+        words = (folders[0], *overrides, *texts.items())
+        if words not in known:
+            known[words] = compose(overrides, texts, folders)
+        return known[words]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(composing, "_hydra", remembered)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -7,10 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from siamray import compose as composing
-from siamray.compose import compose, compose_variant, experiments_folder, from_dict, help_text, options, to_dict
+from siamray.compose import compose, experiments_folder, from_dict, help_text, options, to_dict
 from siamray.config import Config
 from siamray.errors import UserError
-from siamray.sweeps.designs import make_design
 
 
 def test_defaults_compose_for_every_command() -> None:
@@ -34,13 +33,6 @@ def test_every_file_in_experiments_says_what_it_is_and_how_to_run_it() -> None:
         comments = [line for line in path.read_text().splitlines() if line.startswith("#") and "@package" not in line]
         assert len(comments) >= 2, path
         assert comments[1].startswith("# python -m siamray."), path
-
-
-def test_every_variant_of_every_ablation_composes() -> None:
-    for path in (experiments_folder() / "ablation").glob("*.yaml"):
-        ablation = make_design(compose("sweep", [f"ablation={path.stem}"])).ablation
-        for overrides in [*ablation.variants.values(), *ablation.controls.values()]:
-            compose_variant("sweep", ablation.base, overrides)
 
 
 @pytest.mark.parametrize(

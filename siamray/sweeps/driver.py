@@ -187,11 +187,17 @@ def _take(url: UPath, mine: dict[str, Any]) -> None:
 
 def _read(url: UPath) -> dict[str, Any]:
     """Who drives, or drove; nothing where no one does."""
-    try:
-        record = json.loads(read_bytes(url / LOCK_FILE))
-    except (FileNotFoundError, ValueError):
-        return {}
-    return record if isinstance(record, dict) else {}
+    for wait in (0.05, 0.2, 1.0, 0.0):
+        try:
+            record = json.loads(read_bytes(url / LOCK_FILE))
+        except FileNotFoundError:
+            return {}
+        except ValueError:
+            # Being written: not every file system behind a URL shows the old one until the new one is whole.
+            time.sleep(wait)
+        else:
+            return record if isinstance(record, dict) else {}
+    return {}
 
 
 def _beats(record: dict[str, Any]) -> bool:

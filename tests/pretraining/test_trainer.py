@@ -173,6 +173,7 @@ def test_two_workers_train_on_after_a_training_that_diverged(
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/cwd").exists(), reason="needs Linux: a name of each process's own folder")
 @pytest.mark.usefixtures("ray_of_two")
 def test_workers_without_a_common_disk_give_the_same_numbers_and_leave_all_with_their_process(
     tiny_config: Config, tiny_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

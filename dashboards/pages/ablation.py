@@ -137,7 +137,11 @@ def within_subgroups(view: View) -> parts.Parts:
             "luck of seeds. Not corrected for their number and not tested: subgroups are for questions, not answers. "
             f"Subgroups of fewer than {subgroups.LEAST_WOMEN} women with lesions are left out."
         )
-        told = [f"Not shown, as the data tell one kind alone or none: {', '.join(missing)}."] if missing else []
+        told = (
+            [f"Not shown, as the data tell one kind alone or none, or too few women of each: {', '.join(missing)}."]
+            if missing
+            else []
+        )
         drawn = subgroups.draw(found, str(view.record["reference"]), view.looks)
         return [parts.note(words), parts.grid(view, drawn, "subgroup"), parts.as_table(found, "Subgroups"),
                 *map(parts.note, told)]  # fmt: skip

@@ -297,7 +297,7 @@ def test_a_dry_run_lists_the_trials_and_their_cost_and_runs_nothing(tmp_path: Pa
         ("sweep", ["ablation=soft_labels", "ablation.metric=patches_linear@10_auc"], "downstream.label_fractions"),
         ("sweep", ["ablation=labels_fraction", "downstream.label_fractions=[0.1]"], "downstream.fine_tuning.epochs=15"),
         ("sweep", ["ablation=soft_labels", "downstream.label_fractions=[0.1,2]"], "must be at most 1"),
-        ("sweep", ["ablation=soft_labels", "encoder.backbone=resnet10x", *TINY], "resnet10t"),
+        ("sweep", ["ablation=soft_labels", *TINY, "encoder.backbone=resnet10x"], "resnet10t"),
         ("pretrain", ["pretraining.marjin=1"], "did you mean 'pretraining.margin'?"),
         ("pretrain", ["encoder.backbone=resnet10x", *TINY_DATA], "resnet10t"),
         ("evaluate", [*TINY_DATA], "encoder=DIR"),

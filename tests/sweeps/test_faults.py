@@ -45,10 +45,10 @@ CODES = {
 SEED = 11
 
 
-def start(folder: Path) -> subprocess.Popen[bytes]:
+def start(folder: Path, *more: str) -> subprocess.Popen[bytes]:
     (folder / "ablation").mkdir(parents=True, exist_ok=True)
     (folder / "ablation" / "survivors.yaml").write_text(ABLATION)
-    line = [sys.executable, "-m", "siamray.sweep", f"experiments={folder}", *WORDS, f"results={folder}"]
+    line = [sys.executable, "-m", "siamray.sweep", f"experiments={folder}", *WORDS, f"results={folder}", *more]
     with (folder / "log").open("ab") as log:
         return subprocess.Popen(line, stdout=log, stderr=log, start_new_session=True)
 
@@ -119,9 +119,9 @@ def test_a_sweep_whose_ray_is_killed_ends_in_one_line_and_goes_on_when_given_aga
 def test_a_sweep_on_a_full_disk_ends_in_one_line_and_goes_on_when_there_is_space(
     small_disk: Callable[[str], Path],
 ) -> None:
-    # Less than a checkpoint takes.
-    disk = small_disk("48m")
-    code, lines = wait(start(disk)), (disk / "log").read_text().splitlines()
+    # Less than a checkpoint of this network takes.
+    disk, network = small_disk("48m"), "encoder.backbone=resnet10t"
+    code, lines = wait(start(disk, network)), (disk / "log").read_text().splitlines()
     assert code == 2, lines
     assert lines[-1].startswith(f"siamray: {disk}/survivors")
     assert "is on a full disk; free space or name another folder" in lines[-1]
@@ -129,7 +129,7 @@ def test_a_sweep_on_a_full_disk_ends_in_one_line_and_goes_on_when_there_is_space
     assert not list(disk.rglob("trial.json"))
     assert list(disk.rglob("epochs.parquet"))
     small_disk("2g")
-    assert wait(start(disk)) == 0, (disk / "log").read_text()
+    assert wait(start(disk, network)) == 0, (disk / "log").read_text()
     assert numbers(disk)[0].state.tolist() == ["finished", "finished"]
 
 

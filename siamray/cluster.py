@@ -105,6 +105,15 @@ def ended(dying: bool = False) -> str:
     return _watches[-1].look(dying) if _watches else ""
 
 
+def beside_this_process() -> dict[str, Any]:
+    """Options of an actor that other machines' loss shall not take away: on this node, without a processor."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    return {"num_cpus": 0, "scheduling_strategy": here}
+
+
 def lost(error: BaseException) -> bool:
     """Tells whether an error says that a part of Ray was lost, and not what a task has raised."""
     from ray import exceptions

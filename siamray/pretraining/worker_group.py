@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from siamray.cluster import beside_this_process
 from siamray.compose import from_dict, to_dict
 from siamray.config import ClusterConfig, Config
 from siamray.data.store import Store
@@ -175,13 +176,10 @@ def _start(asked: ClusterConfig, folder: Path) -> _TrainRun:
     import ray
     from ray import train as ray_train
     from ray.train.torch import TorchTrainer
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     from siamray.pretraining.network import NodeNetwork
 
-    # Beside this process, so that no other machine's loss takes it away.
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    desk = ray.remote(Desk).options(num_cpus=0, scheduling_strategy=here).remote(_IDLE_SECONDS)
+    desk = ray.remote(Desk).options(**beside_this_process()).remote(_IDLE_SECONDS)
     trainer = TorchTrainer(
         _work,
         train_loop_config={"desk": desk},
